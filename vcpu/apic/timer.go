@@ -1,0 +1,136 @@
+package apic
+
+// BusHz is the frequency of the bus clock that the timer divides. At 1 GHz a
+// tick of the undivided timer is a nanosecond.
+const BusHz = 1_000_000_000
+
+// minPeriodNS bounds how often a periodic timer fires. A shorter period would
+// expire again before the vCPU has executed an instruction, and the guest would
+// stand still. KVM's limit has the same value.
+const minPeriodNS = 200_000
+
+// divideBits are the writable bits of the divide configuration register.
+const divideBits = 0b1011
+
+// timer is the APIC timer's state. Mode and mask live in the LVT entry. The
+// timer counts whether it is masked or not.
+//
+//	           write initial count != 0
+//	stopped ------------------------------> counting
+//	   ^                                      |  |
+//	   |  write 0, or one-shot expiry         |  | periodic expiry:
+//	   +--------------------------------------+  | deadline += period
+//	                                          ^--+
+type timer struct {
+	initial  uint32
+	divide   uint32 // divide configuration register
+	counting bool
+	deadline int64 // Clock time at which the count reaches zero
+}
+
+// divisor decodes the divide configuration register (SDM vol. 3, "Divide
+// Configuration Register"): ns per tick.
+func (t *timer) divisor() int64 {
+	code := t.divide&3 | t.divide>>1&4 // bits 3, 1, 0: 0 is 2, 6 is 128, 7 is 1
+	return 1 << ((code + 1) & 7)
+}
+
+// periodNS returns the time between expiries of the periodic timer.
+func (t *timer) periodNS() int64 {
+	return max(int64(t.initial)*t.divisor(), minPeriodNS)
+}
+
+// NextTimer returns the Clock time at which the timer has an interrupt to
+// raise. armed is false if it has none: stopped, or masked. vCPU's thread only.
+func (a *APIC) NextTimer() (deadlineNS int64, armed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.timer.counting || a.lvt[lvtTimer]&lvtMasked != 0 {
+		return 0, false
+	}
+	return a.timer.deadline, true
+}
+
+// Tick raises the timer interrupt if its deadline is at or before nowNS, a
+// recent value of Clock. A periodic timer is re-armed by its deadline, so that
+// it does not drift; periods missed altogether raise no interrupt of their own.
+// vCPU's thread only; Pending may have changed afterwards.
+func (a *APIC) Tick(nowNS int64) {
+	a.mu.Lock()
+	a.advanceTimerLocked(nowNS)
+	a.mu.Unlock()
+}
+
+func (a *APIC) advanceTimerLocked(now int64) {
+	t := &a.timer
+	if !t.counting || now < t.deadline {
+		return
+	}
+	entry := a.lvt[lvtTimer]
+	var missed int64
+	if entry&lvtPeriodic != 0 {
+		period := t.periodNS()
+		missed = (now - t.deadline) / period
+		t.deadline += (missed + 1) * period
+	} else {
+		t.counting = false
+	}
+	if entry&lvtMasked != 0 {
+		return
+	}
+	a.stats.TimerFires++
+	a.stats.TimerMiss += uint64(missed)
+	a.acceptVectorLocked(uint8(entry), false)
+}
+
+// currentCountLocked returns the current count register. It does not expire
+// the timer: that a read finds a periodic count reloaded before Tick ran is as
+// on hardware.
+func (a *APIC) currentCountLocked(now int64) uint32 {
+	t := &a.timer
+	if !t.counting {
+		return 0
+	}
+	left := t.deadline - now
+	if left <= 0 {
+		if a.lvt[lvtTimer]&lvtPeriodic == 0 {
+			return 0
+		}
+		period := t.periodNS()
+		left = period - (-left)%period
+	}
+	div := t.divisor()
+	return uint32(min((left+div-1)/div, int64(t.initial)))
+}
+
+// writeInitialCountLocked starts the timer, or stops it with 0.
+func (a *APIC) writeInitialCountLocked(w uint32, now int64) {
+	a.advanceTimerLocked(now)
+	t := &a.timer
+	t.initial = w
+	t.counting = w != 0
+	t.deadline = 0
+	if t.counting {
+		t.deadline = now + int64(w)*t.divisor()
+		if a.lvt[lvtTimer]&lvtPeriodic != 0 {
+			t.deadline = now + t.periodNS()
+		}
+	}
+}
+
+// writeDivideLocked changes the divisor. The count goes on from where it is, at
+// the new rate.
+func (a *APIC) writeDivideLocked(w uint32, now int64) {
+	a.advanceTimerLocked(now)
+	t := &a.timer
+	old := t.divisor()
+	t.divide = w
+	if !t.counting {
+		return
+	}
+	left := (t.deadline - now) * t.divisor() / old
+	if a.lvt[lvtTimer]&lvtPeriodic != 0 {
+		left = min(left, t.periodNS()) // minPeriodNS may have stretched it
+	}
+	t.deadline = now + left
+}
