@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"coalesce/scripts/testbedctl/agent"
+)
+
+// machine is a running emulated host.
+type machine struct {
+	cmd     *exec.Cmd
+	errors  tail          // what the emulator says on standard error
+	port    *os.File      // both ways: frames
+	console *os.File      // both ways: the kernel's console
+	exited  chan struct{} // closed when the emulator has ended
+}
+
+// command is the kernel's command line: a panic ends the emulator (-no-reboot), so it is noticed at once.
+const commandLine = "console=ttyS0 rdinit=/init reboot=t panic=-1 oops=panic mitigations=off tsc=reliable quiet"
+
+// boot starts the emulated host. Call it from the thread that started the program: the emulator dies with it.
+func boot(o *options, kernel string, ramdisk *os.File) (*machine, error) {
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		return nil, fmt.Errorf("%w: run scripts/setup", err)
+	}
+	m := &machine{exited: make(chan struct{})}
+	m.errors.limit = 64 << 10
+	var theirs []*os.File
+	defer func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+	}()
+	for _, end := range []**os.File{&m.console, &m.port} {
+		ours, their, err := socketPair()
+		if err != nil {
+			m.closeFiles()
+			return nil, err
+		}
+		*end, theirs = ours, append(theirs, their)
+	}
+	// File descriptors from 3 up: console, port, ramdisk.
+	m.cmd = exec.Command(qemu,
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", "tcg,thread="+o.thread, "-cpu", o.cpu, "-smp", fmt.Sprint(o.cpus), "-m", fmt.Sprint(o.memory),
+		"-kernel", kernel, "-initrd", "/proc/self/fd/5", "-append", strings.TrimSpace(commandLine+" "+o.append),
+		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
+		"-device", "virtio-serial-pci", "-chardev", "socket,id=port,fd=4",
+		"-device", "virtserialport,chardev=port,name="+agent.PortName,
+	)
+	m.cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], ramdisk}
+	m.cmd.Stderr = &m.errors
+	// A group of its own: Ctrl-C is for us, we end it.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		m.closeFiles()
+		return nil, fmt.Errorf("start %s: %w", qemu, err)
+	}
+	go func() {
+		_ = m.cmd.Wait() // how it ended does not matter: what counts is the last frame
+		close(m.exited)
+	}()
+	return m, nil
+}
+
+// stop ends the emulator, if it has not ended, and waits until it is gone.
+func (m *machine) stop() {
+	_ = m.cmd.Process.Kill() // os.ErrProcessDone: it has ended
+	<-m.exited
+	m.closeFiles()
+}
+
+func (m *machine) closeFiles() {
+	for _, f := range []*os.File{m.console, m.port} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// socketPair returns two connected stream sockets, the first one non-blocking on our side.
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create a socket pair: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, nil, fmt.Errorf("set a socket to non-blocking: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
+}
+
+// tail keeps the last bytes written to it. It may be used by several goroutines.
+type tail struct {
+	limit int // bytes kept, at least
+
+	mu  sync.Mutex
+	buf []byte // guarded by mu
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if extra := len(t.buf) - 2*t.limit; extra > 0 {
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-t.limit:]...)
+	}
+	return len(b), nil
+}
+
+// bytes returns a copy of what is kept.
+func (t *tail) bytes() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Clone(t.buf)
+}
