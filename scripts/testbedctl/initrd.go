@@ -235,7 +235,19 @@ func loadOrder(kernelDir string, modules []string) ([]string, error) {
 	return order, nil
 }
 
-// base adds what every run has: the agent, the modules, busybox, ip and tc.
+// ownPrograms are this machine's own, from packages that every Debian has, and iproute2. Debian's busybox prefers its
+// applets to what is on PATH, and its ip knows no namespaces: so its shell, and its applets that run other programs, are
+// not used.
+var ownPrograms = []string{
+	"ip", "tc",
+	"bash", "dash",
+	"chroot", "env", "nice", "nohup", "stdbuf", "timeout",
+	"chrt", "flock", "ionice", "nsenter", "prlimit", "setsid", "taskset", "unshare",
+	"find", "xargs",
+	"start-stop-daemon",
+}
+
+// base adds what every run has: the agent, the modules, shells and tools.
 func (i *initrd) base(build string, plan wire.Plan) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -258,15 +270,19 @@ func (i *initrd) base(build string, plan wire.Plan) error {
 		return err
 	}
 	full := map[string]bool{"busybox": true, "init": true}
-	for _, p := range []string{"ip", "tc"} {
+	for _, p := range ownPrograms {
 		found, err := exec.LookPath(p)
 		if err != nil {
 			return fmt.Errorf("%w: run scripts/setup", err)
 		}
 		full[p] = true
-		if err := i.copyProgram(found, "/sbin/"+p); err != nil {
+		if err := i.copyProgram(found, "/bin/"+p); err != nil {
 			return err
 		}
+	}
+	full["sh"] = true
+	if err := i.symlink("/bin/sh", "dash"); err != nil {
+		return err
 	}
 	applets, err := exec.Command(filepath.Join(build, "busybox"), "--list").Output()
 	if err != nil {
