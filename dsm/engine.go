@@ -1,0 +1,168 @@
+package dsm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"coalesce/dsm/uffd"
+	"coalesce/link"
+)
+
+// RegionPages is the number of pages that share a home and a lock: 2 MiB.
+const RegionPages = 512
+
+// ErrClosed is returned once the engine stopped in order.
+var ErrClosed = errors.New("memory engine closed")
+
+// Config describes a node's part in a guest's memory.
+type Config struct {
+	Self   NodeID
+	Memory *uffd.Memory
+	// Homes names the home of every region, in the order of Memory's page
+	// indexes. At the start a region's only copies are its home's.
+	Homes []NodeID
+	View  uint32 // number of the membership, in every frame
+	// Hold is the minimum time a page stays after its installation (Mirage):
+	// long enough for the thread that waited to run its instruction.
+	Hold time.Duration
+	// TSC returns the guest's time stamp counter on this node; nil leaves
+	// frames unstamped. No content is shown to the guest before its sender's
+	// stamp has passed here.
+	TSC func() uint64
+	// OnFail is called once, on a goroutine of its own, when the session
+	// cannot go on: a link broke, a peer broke the protocol, the kernel
+	// refused an operation.
+	OnFail func(error)
+}
+
+// Engine runs the protocol for one node: it answers userfaults and peers.
+//
+// Locks, in the order they are taken: a region's mu; then streaks.mu or
+// holds.mu, which are leaves.
+type Engine struct {
+	cfg     Config
+	mem     *uffd.Memory
+	faults  *uffd.Uffd
+	regions []region
+	stats   counters
+
+	peers [MaxNodes]atomic.Pointer[link.Conn]
+
+	holds   holdQueue
+	streaks streaks
+
+	interval atomic.Uint32 // checkpoint interval
+
+	failOnce sync.Once
+	failed   chan struct{} // closed after failErr is set
+	failErr  error
+	running  sync.WaitGroup // readers of faults and holds
+	linked   sync.WaitGroup // readers of peers
+}
+
+// New prepares the engine: regions homed elsewhere are registered with
+// userfaultfd, so that the first access asks their home. Regions homed here
+// stay ordinary memory until another node first asks for one of their pages.
+func New(cfg Config) (*Engine, error) {
+	pages := cfg.Memory.Pages()
+	if pages%RegionPages != 0 || len(cfg.Homes) != pages/RegionPages {
+		return nil, fmt.Errorf("memory of %d pages needs %d home entries and whole regions of %d pages; there are %d entries",
+			pages, pages/RegionPages, RegionPages, len(cfg.Homes))
+	}
+	u, err := uffd.Open(cfg.Memory, uffd.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("open userfaultfd for the guest's memory: %w", err)
+	}
+	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
+	e.stats.init()
+	if err := e.holds.init(); err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
+	for i, home := range cfg.Homes {
+		if home >= MaxNodes {
+			return nil, errors.Join(fmt.Errorf("home of region %d is node %d, limit %d", i, home, MaxNodes-1), e.closeFiles())
+		}
+		e.regions[i].first = uint32(i) * RegionPages
+		e.regions[i].home = home
+	}
+	if err := e.registerForeign(); err != nil {
+		return nil, errors.Join(err, e.closeFiles())
+	}
+	return e, nil
+}
+
+// registerForeign registers every run of regions that are homed elsewhere.
+func (e *Engine) registerForeign() error {
+	for i := 0; i < len(e.regions); {
+		if e.regions[i].home == e.cfg.Self {
+			i++
+			continue
+		}
+		start := i
+		for i < len(e.regions) && e.regions[i].home != e.cfg.Self {
+			e.regions[i].armed = true
+			i++
+		}
+		if err := e.faults.Register(uint32(start)*RegionPages, (i-start)*RegionPages); err != nil {
+			return fmt.Errorf("register %d MiB of guest memory with userfaultfd: %w", (i-start)*2, err)
+		}
+	}
+	return nil
+}
+
+// Start begins to answer userfaults. Peers are added before or after.
+func (e *Engine) Start() {
+	e.running.Add(2)
+	go e.serveFaults()
+	go e.serveHolds()
+}
+
+// region returns the region of a page index that has been checked.
+func (e *Engine) region(page uint32) *region { return &e.regions[page/RegionPages] }
+
+// fail ends the session; the first reason wins.
+func (e *Engine) fail(err error) {
+	e.failOnce.Do(func() {
+		e.failErr = err
+		close(e.failed)
+		if e.cfg.OnFail != nil && !errors.Is(err, ErrClosed) {
+			go e.cfg.OnFail(err)
+		}
+	})
+}
+
+// Err returns why the session ended, nil while it runs.
+func (e *Engine) Err() error {
+	select {
+	case <-e.failed:
+		return e.failErr
+	default:
+		return nil
+	}
+}
+
+// Close ends the session. Its order: no more work is taken (fail), the links
+// are closed and their readers joined, then the fault reader stops, and last
+// the ranges are unregistered, which wakes every thread that still sleeps in a
+// fault; it then sees whatever the page holds, so vCPUs must have been told to
+// stop before. The memory itself stays for its owner to close.
+func (e *Engine) Close() error {
+	e.fail(ErrClosed)
+	for i := range e.peers {
+		if c := e.peers[i].Load(); c != nil {
+			_ = c.Close()
+		}
+	}
+	e.linked.Wait()
+	err := e.faults.Interrupt()
+	e.holds.stop()
+	e.running.Wait()
+	return errors.Join(err, e.closeFiles())
+}
+
+func (e *Engine) closeFiles() error {
+	return errors.Join(e.faults.Close(), e.holds.close())
+}

@@ -1,0 +1,58 @@
+package dsm
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"coalesce/dsm/uffd"
+)
+
+// serveFaults resolves userfaults on a thread of its own: it reads the
+// descriptor blocking, and answers or asks the home inline.
+func (e *Engine) serveFaults() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer e.running.Done()
+	var buf [16]uffd.Fault
+	for {
+		n, err := e.faults.Read(buf[:])
+		if err != nil {
+			if !errors.Is(err, uffd.ErrInterrupted) {
+				e.fail(fmt.Errorf("read userfaults: %w", err))
+			}
+			return
+		}
+		for _, f := range buf[:n] {
+			if err := e.fault(f); err != nil {
+				e.fail(err)
+				break // the ranges are unregistered by Close, which wakes all
+			}
+		}
+	}
+}
+
+// fault handles one userfault. A write-protection message on a page that is
+// invalid by now is a write miss like any other (rule 4).
+func (e *Engine) fault(f uffd.Fault) error {
+	write := f.Write || f.WP
+	if write {
+		e.stats.faultsWrite.Add(1)
+	} else {
+		e.stats.faultsRead.Add(1)
+	}
+	t := e.threadOf(f.TID)
+	r := e.region(f.Page)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	en := &r.entriesLocked(e.cfg.Self)[f.Page%RegionPages]
+	token := false
+	if t != nil && !en.page.Access.allows(write) {
+		en.thread = t
+		token = e.faulted(t, f.Page)
+	}
+	if _, err := e.stepLocked(r, f.Page, Event{Kind: EvFault, Write: write, Token: token}, nil); err != nil {
+		return err
+	}
+	return e.retryPinsLocked(r, f.Page)
+}

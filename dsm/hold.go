@@ -1,0 +1,140 @@
+package dsm
+
+import (
+	"container/heap"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// holdQueue orders the commands that a minimum hold delays by the end of the
+// hold. A timerfd wakes its thread: Go's own timers round to milliseconds.
+type holdQueue struct {
+	fd int
+
+	mu      sync.Mutex
+	heap    deadlines
+	stopped bool
+}
+
+type deadline struct {
+	at   int64 // monotonic ns
+	page uint32
+}
+
+type deadlines []deadline
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].at < d[j].at }
+func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *deadlines) Push(x any)        { *d = append(*d, x.(deadline)) }
+func (d *deadlines) Pop() any {
+	last := (*d)[len(*d)-1]
+	*d = (*d)[:len(*d)-1]
+	return last
+}
+
+func (q *holdQueue) init() error {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("create the hold timer: %w", os.NewSyscallError("timerfd_create", err))
+	}
+	q.fd = fd
+	return nil
+}
+
+// push schedules EvRelease for page. A page held beyond its hold, by a pin or
+// the token, is released by that and only tried here.
+func (q *holdQueue) push(at int64, page uint32) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	heap.Push(&q.heap, deadline{at, page})
+	if q.heap[0].at == at {
+		q.armLocked()
+	}
+}
+
+// armLocked sets the timer to the first deadline. mu must be held.
+func (q *holdQueue) armLocked() {
+	in := int64(1)
+	if !q.stopped {
+		if len(q.heap) == 0 {
+			return
+		}
+		in = max(1, q.heap[0].at-now())
+	}
+	// Fails for a bad descriptor or time only; both are ours.
+	_ = unix.TimerfdSettime(q.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(in)}, nil)
+}
+
+// due removes the pages whose hold has ended.
+func (q *holdQueue) due(into []uint32) (pages []uint32, stopped bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := now()
+	for len(q.heap) > 0 && q.heap[0].at <= t && len(into) < cap(into) {
+		into = append(into, heap.Pop(&q.heap).(deadline).page)
+	}
+	q.armLocked()
+	return into, q.stopped
+}
+
+func (q *holdQueue) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	q.armLocked()
+}
+
+func (q *holdQueue) close() error { return unix.Close(q.fd) }
+
+// serveHolds carries out deferred commands when their hold ends.
+func (e *Engine) serveHolds() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer e.running.Done()
+	var expirations [8]byte
+	pages := make([]uint32, 0, 64)
+	for {
+		if _, err := unix.Read(e.holds.fd, expirations[:]); err != nil && err != unix.EINTR {
+			e.fail(fmt.Errorf("read the hold timer: %w", err))
+			return
+		}
+		due, stopped := e.holds.due(pages)
+		if stopped {
+			return
+		}
+		for _, page := range due {
+			if page == tokenCheck {
+				e.checkHolder()
+				continue
+			}
+			if err := e.release(page); err != nil {
+				e.fail(err)
+			}
+		}
+	}
+}
+
+// release carries out the command deferred for page, unless it is held anew.
+func (e *Engine) release(page uint32) error {
+	r := e.region(page)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	en := &r.entriesLocked(e.cfg.Self)[page%RegionPages]
+	switch {
+	case en.page.Deferred == Nothing:
+		return nil
+	case en.page.Pins > 0:
+		return nil // the last Release carries it out
+	case e.inHoldersStreak(en, page):
+		return nil // the proof of progress does
+	}
+	if _, err := e.stepLocked(r, page, Event{Kind: EvRelease, Held: now() < en.heldUntil}, nil); err != nil {
+		return err
+	}
+	return e.retryPinsLocked(r, page)
+}

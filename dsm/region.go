@@ -1,0 +1,262 @@
+package dsm
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"coalesce/dsm/uffd"
+	"coalesce/link"
+)
+
+// region is 2 MiB of guest memory on this node.
+type region struct {
+	first uint32 // page index
+	home  NodeID
+
+	mu    sync.Mutex
+	armed bool                // registered with userfaultfd
+	pages *[RegionPages]entry // nil until a page leaves its first state
+	pins  []*pinWaiter        // parked until their page can be had
+
+	// Scratch of step, so that it never allocates.
+	out  Actions
+	self [MaxNodes + 8]Msg // messages of this node to itself
+	todo int
+}
+
+// entry is all this node knows about one page.
+type entry struct {
+	page Page
+	dir  Dir // meaningful at the home
+	// heldUntil ends the minimum hold, in monotonic ns.
+	heldUntil int64
+	// requested is when the outstanding request was sent, in monotonic ns.
+	requested int64
+	thread    *Thread // the vCPU that faulted on it last
+}
+
+// entries returns the pages' states, made on first use. mu must be held.
+func (r *region) entriesLocked(self NodeID) *[RegionPages]entry {
+	if r.pages == nil {
+		r.pages = new([RegionPages]entry)
+		for i := range r.pages {
+			r.pages[i].dir = NewDir(r.home)
+			if r.home == self {
+				r.pages[i].page.Access = Modified
+			}
+		}
+	}
+	return r.pages
+}
+
+// armLocked registers a region that was ordinary memory so far, since another
+// node asks for a page of it. mu must be held.
+func (e *Engine) armLocked(r *region) error {
+	if r.armed {
+		return nil
+	}
+	if err := e.faults.Register(r.first, RegionPages); err != nil {
+		return fmt.Errorf("register region %#x with userfaultfd: %w", r.first, err)
+	}
+	r.armed = true
+	e.stats.regionsArmed.Add(1)
+	return nil
+}
+
+// stepLocked feeds one event to the protocol and carries out what it asks for,
+// including the messages it sends to this node itself. data is the content of
+// a Data message. It reports whether an EvPin was granted. r.mu must be held.
+// It may not block and does not allocate once the region has entries.
+func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinned bool, err error) {
+	en := &r.entriesLocked(e.cfg.Self)[page%RegionPages]
+	node := Node{Self: e.cfg.Self, Home: r.home, Interval: e.interval.Load()}
+	var dir *Dir
+	if r.home == e.cfg.Self {
+		dir = &en.dir
+	}
+	ev.Msg.Page = page
+	r.todo = 0
+	for done := 0; ; done++ {
+		wanted := en.page.Want
+		r.out.Reset()
+		if err := Step(node, &en.page, dir, ev, &r.out); err != nil {
+			return false, err
+		}
+		if wanted == WantNothing && en.page.Want != WantNothing {
+			en.requested = now()
+		}
+		for _, a := range r.out.All() {
+			if a.Op == OpPinned {
+				pinned = true
+				continue
+			}
+			if err := e.perform(r, en, page, a, data); err != nil {
+				return false, err
+			}
+		}
+		if done == r.todo {
+			break
+		}
+		m := r.self[done]
+		ev = Event{Kind: EvMessage, From: e.cfg.Self, Msg: m, Held: e.held(en, page)}
+	}
+	return pinned, nil
+}
+
+// perform carries out one action. The region's mu is held.
+func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byte) error {
+	switch a.Op {
+	case OpSend:
+		if a.To == e.cfg.Self {
+			r.self[r.todo] = a.Msg
+			r.todo++
+			return nil
+		}
+		return e.send(a.To, &a.Msg)
+	case OpInstall:
+		copy(e.mem.Alias(page, 1), data)
+		e.installed(en)
+		e.stats.pagesIn.Add(1)
+		return e.mapPage(page, a.Writable)
+	case OpUpgrade:
+		e.installed(en)
+		e.stats.upgrades.Add(1)
+		return e.wrap("lift the write protection of", page, e.faults.Unprotect(page, 1))
+	case OpResolve:
+		e.stats.faultsLocal.Add(1)
+		if a.Writable {
+			return e.mapAround(r, page)
+		}
+		return e.mapPage(page, false)
+	case OpProtect:
+		e.stats.downgrades.Add(1)
+		return e.wrap("write-protect", page, e.faults.WriteProtect(page, 1))
+	case OpZap:
+		e.stats.invalidations.Add(1)
+		return e.wrap("unmap", page, e.faults.Zap(page, 1))
+	case OpDefer:
+		e.stats.deferred.Add(1)
+		e.holds.push(en.heldUntil, page)
+	case OpRobbed:
+		e.robbed(en, page)
+	}
+	return nil
+}
+
+func (e *Engine) wrap(what string, page uint32, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s guest page %#x: %w", what, e.mem.GPA(page), err)
+}
+
+// installed starts the minimum hold of a page that was waited for.
+func (e *Engine) installed(en *entry) {
+	t := now()
+	en.heldUntil = t + int64(e.cfg.Hold)
+	e.stats.latency.record(t - en.requested)
+}
+
+// held reports whether a command of the home has to wait: the page's minimum
+// hold runs, or it belongs to the streak of the token's holder.
+func (e *Engine) held(en *entry, page uint32) bool {
+	return now() < en.heldUntil || e.inHoldersStreak(en, page)
+}
+
+// mapPage maps a page whose content the alias holds and wakes its waiters.
+func (e *Engine) mapPage(page uint32, writable bool) error {
+	for {
+		_, err := e.faults.Continue(page, 1, !writable)
+		switch err {
+		case nil:
+			return nil
+		case uffd.ErrPartial:
+			continue // the address space is changing
+		case uffd.ErrPresent:
+			// The kernel woke nobody (rule 2).
+			return e.rouse(page, writable)
+		default:
+			return e.wrap("map", page, err)
+		}
+	}
+}
+
+// rouse wakes the waiters of a page that is mapped.
+func (e *Engine) rouse(page uint32, writable bool) error {
+	if writable {
+		return e.wrap("lift the write protection of", page, e.faults.Unprotect(page, 1))
+	}
+	return e.wrap("wake the waiters of", page, e.faults.Wake(page, 1))
+}
+
+// faultAround is how many pages one local fault maps, when all of them are
+// this node's alone; a power of two.
+const faultAround = 16
+
+// mapAround maps a page this node alone holds, with the neighbours in its
+// block of which that is true too: they cost a fraction of a fault each.
+func (e *Engine) mapAround(r *region, page uint32) error {
+	block := page &^ (faultAround - 1)
+	first, last := page, page
+	exclusive := func(p uint32) bool {
+		return r.pages[p%RegionPages].page.Access == Modified
+	}
+	for first > block && exclusive(first-1) {
+		first--
+	}
+	for last+1 < block+faultAround && exclusive(last+1) {
+		last++
+	}
+	if err := e.mem.PopulateAlias(first, int(last-first+1)); err != nil {
+		return e.wrap("populate", first, err)
+	}
+	for p := first; p <= last; {
+		n, err := e.faults.Continue(p, int(last-p+1), false)
+		switch err {
+		case nil, uffd.ErrPartial:
+		case uffd.ErrPresent:
+			if p == page {
+				// The others have no waiter that this fault stands for.
+				if err := e.rouse(p, true); err != nil {
+					return err
+				}
+			}
+			n = 1
+		default:
+			return e.wrap("map", p, err)
+		}
+		p += uint32(n)
+	}
+	return nil
+}
+
+// send transmits one message, with the page's content where it carries any.
+// It may not block: what the socket does not take is queued by the link.
+func (e *Engine) send(to NodeID, m *Msg) error {
+	c := e.peers[to].Load()
+	if c == nil {
+		return fmt.Errorf("no link to node %d for page %#x", to, m.Page)
+	}
+	var b [MsgSize]byte
+	m.Encode(b[:])
+	h := link.Header{Kind: byte(m.Kind), View: e.cfg.View, Interval: e.interval.Load()}
+	if e.cfg.TSC != nil {
+		h.TSC = e.cfg.TSC()
+	}
+	var data []byte
+	if m.Kind == Data {
+		data = e.mem.Alias(m.Page, 1)
+		e.stats.pagesOut.Add(1)
+	}
+	e.stats.messagesOut.Add(1)
+	if err := c.Send(h, b[:], data); err != nil {
+		return fmt.Errorf("send %v for page %#x to node %d: %w", m.Kind, m.Page, to, err)
+	}
+	return nil
+}
+
+var epoch = time.Now()
+
+// now returns monotonic ns.
+func now() int64 { return int64(time.Since(epoch)) }

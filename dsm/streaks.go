@@ -1,0 +1,267 @@
+package dsm
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// streaks is the node's side of forward progress: the streak of each vCPU, and
+// on the client the token's queue.
+type streaks struct {
+	threads atomic.Pointer[[]*Thread]
+	holding atomic.Pointer[Thread] // the vCPU here that has the token
+
+	mu    sync.Mutex
+	queue TokenQueue // on the client
+}
+
+// Thread is a vCPU's thread as the engine sees it.
+type Thread struct {
+	engine *Engine
+	index  uint32 // of the vCPU on this node
+	tid    uint32
+	proofs atomic.Uint64 // completed exits of KVM_RUN
+
+	mu     sync.Mutex // a leaf below a region's mu
+	streak Streak
+	seen   uint64 // proofs the streak knows of
+	faults uint64 // pages faulted on
+
+	// While it holds the token: its CPU time when faults was faultMark.
+	cpuMark, faultMark uint64
+}
+
+// AddThread makes a vCPU's thread known by its kernel thread id, before it
+// runs. Faults of other threads belong to no streak.
+func (e *Engine) AddThread(tid int) *Thread {
+	e.streaks.mu.Lock()
+	defer e.streaks.mu.Unlock()
+	var list []*Thread
+	if old := e.streaks.threads.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	t := &Thread{engine: e, index: uint32(len(list)), tid: uint32(tid)}
+	list = append(list, t)
+	e.streaks.threads.Store(&list)
+	return t
+}
+
+func (e *Engine) threadOf(tid uint32) *Thread {
+	list := e.streaks.threads.Load()
+	if list == nil {
+		return nil
+	}
+	for _, t := range *list {
+		if t.tid == tid {
+			return t
+		}
+	}
+	return nil
+}
+
+// Proof records that KVM_RUN returned with a completed exit: the vCPU made
+// progress. It is called on the vCPU's thread at every exit and is one atomic
+// addition unless the vCPU holds the token.
+func (t *Thread) Proof() {
+	t.proofs.Add(1)
+	if t.engine.streaks.holding.Load() == t {
+		t.prove()
+	}
+}
+
+// prove ends the streak and gives the token back if the vCPU holds it.
+func (t *Thread) prove() {
+	var pages [StreakMax]uint32
+	t.mu.Lock()
+	n := copy(pages[:], t.streak.Pages())
+	t.seen = t.proofs.Load()
+	release := t.streak.Proof()
+	t.mu.Unlock()
+	if release {
+		t.engine.giveBack(t, pages[:n])
+	}
+}
+
+// giveBack returns the token and carries out what the streak delayed.
+func (e *Engine) giveBack(t *Thread, pages []uint32) {
+	e.streaks.holding.CompareAndSwap(t, nil)
+	for _, p := range pages {
+		if err := e.release(p); err != nil {
+			e.fail(err)
+			return
+		}
+	}
+	if err := e.sendToken(0, TokenRelease, t.index); err != nil {
+		e.fail(err)
+	}
+}
+
+// faulted adds a page to a vCPU's streak, first ending one that a proof or its
+// length has ended. It reports whether the vCPU holds the token. The page's
+// region is locked, so a release that the end of a streak owes is handed over.
+func (e *Engine) faulted(t *Thread, page uint32) (token bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.faults++
+	proofs := t.proofs.Load()
+	if proofs != t.seen || t.streak.Fault(page) {
+		t.seen = proofs
+		pages := append([]uint32(nil), t.streak.Pages()...)
+		if t.streak.Proof() {
+			go e.giveBack(t, pages)
+		}
+		t.streak.Fault(page)
+	}
+	return t.streak.Holding()
+}
+
+// inHoldersStreak reports whether the page may not leave before the token's
+// holder, a vCPU of this node, has made progress.
+func (e *Engine) inHoldersStreak(en *entry, page uint32) bool {
+	t := e.streaks.holding.Load()
+	if t == nil || en.thread != t {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.streak.Holding() && t.seen == t.proofs.Load() && t.streak.Open(page)
+}
+
+// robbed counts a page given up against the streak it belonged to.
+func (e *Engine) robbed(en *entry, page uint32) {
+	t := en.thread
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	ask := t.seen == t.proofs.Load() && t.streak.Open(page) && t.streak.Robbed()
+	t.mu.Unlock()
+	if !ask {
+		return
+	}
+	e.stats.tokenRequests.Add(1)
+	if err := e.sendToken(0, TokenReq, t.index); err != nil {
+		e.fail(err)
+	}
+}
+
+// sendToken sends a Token message, or handles it here when it is ours. No
+// region's lock is needed; those of the sender may be held, so what a message
+// to ourselves sets off runs on its own goroutine.
+func (e *Engine) sendToken(to NodeID, k Kind, vcpu uint32) error {
+	m := Msg{Kind: k, Page: vcpu}
+	if to == e.cfg.Self {
+		go func() {
+			if err := e.tokenMessage(to, m); err != nil {
+				e.fail(err)
+			}
+		}()
+		return nil
+	}
+	return e.send(to, &m)
+}
+
+// tokenMessage handles a message about the progress token.
+func (e *Engine) tokenMessage(from NodeID, m Msg) error {
+	w := Waiter{Node: from, VCPU: m.Page}
+	switch {
+	case m.Kind == TokenGrant && from == 0:
+		return e.tokenGranted(m.Page)
+	case m.Kind == TokenGrant || e.cfg.Self != 0:
+		return &ViolationError{e.cfg.Self, from, m, "the client alone grants the token"}
+	}
+	e.streaks.mu.Lock()
+	next, ok := Waiter{}, false
+	if m.Kind == TokenReq {
+		next, ok = e.streaks.queue.Request(w)
+	} else {
+		next, ok = e.streaks.queue.Release(w)
+	}
+	e.streaks.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	e.stats.tokenGrants.Add(1)
+	return e.sendToken(next.Node, TokenGrant, next.VCPU)
+}
+
+// tokenGranted gives the token to a vCPU of this node.
+func (e *Engine) tokenGranted(vcpu uint32) error {
+	list := e.streaks.threads.Load()
+	if list == nil || vcpu >= uint32(len(*list)) {
+		return fmt.Errorf("progress token granted to vCPU %d, which is not here", vcpu)
+	}
+	t := (*list)[vcpu]
+	t.mu.Lock()
+	if t.seen != t.proofs.Load() {
+		t.seen = t.proofs.Load()
+		t.streak.Proof()
+	}
+	release := t.streak.Granted()
+	page, waits := t.streak.Last()
+	if !release {
+		t.cpuMark, t.faultMark = t.cpuTime(), t.faults
+		e.streaks.holding.Store(t)
+	}
+	unseen := t.seen != t.proofs.Load() // a proof that came before holding was set
+	t.mu.Unlock()
+	switch {
+	case release:
+		return e.sendToken(0, TokenRelease, vcpu)
+	case unseen:
+		t.prove()
+		return nil
+	}
+	e.holds.push(now()+int64(e.cfg.Hold), tokenCheck)
+	if !waits {
+		return nil
+	}
+	r := e.region(page)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := e.armLocked(r); err != nil {
+		return err
+	}
+	_, err := e.stepLocked(r, page, Event{Kind: EvPromote}, nil)
+	return err
+}
+
+// tokenCheck stands for a page in the hold queue: look whether the token's
+// holder proved its progress by using the processor.
+const tokenCheck = ^uint32(0)
+
+// checkHolder takes the token from a vCPU here that has run for the time of a
+// hold without a fault: whatever instruction needed the pages is complete.
+func (e *Engine) checkHolder() {
+	t := e.streaks.holding.Load()
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	cpu := t.cpuTime()
+	proven := t.faults == t.faultMark && cpu-t.cpuMark >= uint64(e.cfg.Hold)
+	if t.faults != t.faultMark {
+		t.faultMark, t.cpuMark = t.faults, cpu
+	}
+	t.mu.Unlock()
+	if proven {
+		t.prove()
+		return
+	}
+	e.holds.push(now()+int64(e.cfg.Hold), tokenCheck)
+}
+
+// cpuTime returns the CPU time of the vCPU's thread in ns, 0 once it is gone.
+func (t *Thread) cpuTime() uint64 {
+	var ts unix.Timespec
+	// The kernel's encoding of a thread's clock (include/linux/posix-timers.h):
+	// the complement of the tid, CPUCLOCK_PERTHREAD_MASK, CPUCLOCK_SCHED.
+	clock := ^int32(t.tid)<<3 | 4 | 2
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
