@@ -1,0 +1,4 @@
+package link
+
+// FD lets tests disturb a connection's socket.
+func FD(c *Conn) int { return c.fd }
