@@ -26,7 +26,7 @@ type machine struct {
 // command is the kernel's command line: a panic ends the emulator (-no-reboot), so it is noticed at once.
 const commandLine = "console=ttyS0 rdinit=/init reboot=t panic=-1 oops=panic mitigations=off tsc=reliable quiet"
 
-// boot starts the emulated host. Call it from the thread that started the program: the emulator dies with it.
+// boot starts the emulated host. kernel is an ELF image: entered by PVH, it saves the decompression. Call it from the thread that started the program: the emulator dies with it.
 func boot(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {

@@ -55,7 +55,7 @@ func execute(o *options) error {
 	s.console.limit, s.kernel.limit = 1<<20, 1<<20
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	build := filepath.Join(root, "build")
-	if !isFile(filepath.Join(build, "kernel/vmlinuz")) {
+	if !isFile(filepath.Join(build, "kernel/vmlinux")) {
 		return fmt.Errorf("build/kernel is missing: run scripts/setup")
 	}
 	if !filepath.IsAbs(o.logs) {
@@ -90,7 +90,7 @@ func execute(o *options) error {
 	}
 
 	start := time.Now()
-	if s.m, err = boot(o, filepath.Join(build, "kernel/vmlinuz"), ramdisk.file); err != nil {
+	if s.m, err = boot(o, filepath.Join(build, "kernel/vmlinux"), ramdisk.file); err != nil {
 		return err
 	}
 	err = s.attend(start)
