@@ -39,8 +39,6 @@ var (
 	// ErrUnregistered: some page of the range is registered with no Uffd. The
 	// kernel does not ask with which: callers keep to their own pages.
 	ErrUnregistered = fmt.Errorf("uffd: page is not registered: %w", unix.ENOENT)
-	// ErrPoisoned: the page carries a poison marker (Uffd.Poison, or a memory error).
-	ErrPoisoned = fmt.Errorf("uffd: page is poisoned: %w", unix.EHWPOISON)
 	// ErrRange: the pages are not all in the memory. Nothing was done.
 	ErrRange = fmt.Errorf("uffd: pages out of range: %w", unix.EINVAL)
 	// ErrNotRAM: a guest physical address is in no window.
@@ -66,8 +64,6 @@ func outcome(e unix.Errno) error {
 		return ErrHole
 	case unix.ENOENT:
 		return ErrUnregistered
-	case unix.EHWPOISON:
-		return ErrPoisoned
 	}
 	return e
 }

@@ -46,13 +46,13 @@ func (u *Uffd) Read(buf []Fault) (int, error) {
 // readMessages takes the messages that are there, perhaps none.
 func (u *Uffd) readMessages(buf []Fault) (int, error) {
 	var raw [msgBatch * msgSize]byte
-	n, err := unix.Read(u.fd, raw[:min(len(buf), msgBatch)*msgSize])
-	switch err {
-	case nil:
+	n, e := read(u.fd, raw[:min(len(buf), msgBatch)*msgSize])
+	switch e {
+	case 0:
 	case unix.EAGAIN, unix.EINTR:
 		return 0, nil
 	default:
-		return 0, err
+		return 0, e
 	}
 	faults := 0
 	for m := raw[:n]; len(m) >= msgSize; m = m[msgSize:] {
@@ -92,7 +92,7 @@ func (u *Uffd) sleep() error {
 // takeRing takes one ring of the bell, if another reader has not.
 func (u *Uffd) takeRing() bool {
 	var b [8]byte
-	if _, err := unix.Read(u.bell, b[:]); err != nil {
+	if _, e := read(u.bell, b[:]); e != 0 {
 		return false
 	}
 	u.bellRings.Add(-1)
@@ -102,8 +102,8 @@ func (u *Uffd) takeRing() bool {
 // ring rings the bell once.
 func (u *Uffd) ring() error {
 	one := [8]byte{0: 1}
-	if _, err := unix.Write(u.bell, one[:]); err != nil {
-		return fmt.Errorf("userfaultfd: ring the eventfd: %w", err)
+	if e := write(u.bell, one[:]); e != 0 {
+		return fmt.Errorf("userfaultfd: ring the eventfd: %w", e)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func (u *Uffd) Unregister(page uint32, n int) error {
 // Continue maps n pages from page on as the memfd holds them, write-protected if
 // wp, and wakes their waiters. It returns how many pages it mapped. With an error
 // those are the first ones, and they are woken. Errors: ErrPresent, ErrPartial,
-// ErrHole, ErrUnregistered, ErrPoisoned, ErrRange, ErrClosed, or an errno.
+// ErrHole, ErrUnregistered, ErrRange, ErrClosed, or an errno.
 func (u *Uffd) Continue(page uint32, n int, wp bool) (mapped int, err error) {
 	return u.mapPages(page, n, wpMode(wp))
 }
@@ -227,8 +227,8 @@ func (u *Uffd) Wake(page uint32, n int) error {
 
 // Poison makes any access to n pages from page on fail, as on broken memory: KVM_RUN
 // returns EHWPOISON or EFAULT, a user-mode access is SIGBUS. It is for pages that are
-// lost for good. Zap undoes it. Pages that are mapped must be zapped first
-// (ErrPresent). Before Linux 6.6 it is a FeatureError.
+// lost for good. Zap and Continue undo it. Pages that are mapped must be zapped
+// first (ErrPresent). Before Linux 6.6 it is a FeatureError.
 func (u *Uffd) Poison(page uint32, n int) (poisoned int, err error) {
 	if !u.poison {
 		return 0, errNoPoison

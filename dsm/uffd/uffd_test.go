@@ -151,13 +151,22 @@ func TestPoison(t *testing.T) {
 	if err := <-done; !errors.Is(err, unix.EHWPOISON) && !errors.Is(err, unix.EFAULT) {
 		t.Errorf("touching a poisoned page: %v", err)
 	}
-	if _, err := u.Continue(0, 1, false); err == nil {
-		t.Error("continue on a poisoned page succeeded")
-	} else {
-		t.Log("continue on a poisoned page:", err)
+	install(t, m, u, 0, false) // the page is found again
+	check(t, uffdtest.Touch(m.HVA(0), true))
+
+	if _, err := u.Poison(0, 1); err != uffd.ErrPresent {
+		t.Errorf("poisoning a mapped page: %v", err)
 	}
 	check(t, u.Zap(0, 1))
+	_, err := u.Poison(0, 1)
+	check(t, err)
+	check(t, u.Zap(0, 1))
+	done = touch(m, 0, false)
+	if f := nextFault(t, u); !f.Minor {
+		t.Errorf("fault %+v after zapping poison", f)
+	}
 	install(t, m, u, 0, false)
+	check(t, <-done)
 }
 
 func TestInterruptAndClose(t *testing.T) {
