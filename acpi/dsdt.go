@@ -93,7 +93,7 @@ func pvpanic(port uint16) aml.Term {
 // device is V000 and so on, by index.
 func (v *VirtioMMIO) device(index int) aml.Term {
 	var window aml.Resource = aml.QWordMemory{Base: v.Base, Length: uint64(v.Length)}
-	if v.Base+uint64(v.Length) <= 1<<32 {
+	if last := v.Base + uint64(v.Length) - 1; last < 1<<32 {
 		window = aml.Memory32Fixed{Base: uint32(v.Base), Length: v.Length}
 	}
 	return aml.Device(aml.Path(fmt.Sprintf("V%03X", index)),

@@ -9,10 +9,10 @@ type Path string
 
 // ACPI 6.5, 20.2.2.
 const (
-	nullName       = 0x00
-	dualNamePrefix = 0x2E
-	multiNamePrefx = 0x2F
-	maxNameSegs    = 255
+	nullName        = 0x00
+	dualNamePrefix  = 0x2E
+	multiNamePrefix = 0x2F
+	maxNameSegs     = 255
 )
 
 func (Path) value()  {}
@@ -44,7 +44,7 @@ func (p Path) encode(e *encoder) {
 	case n == 2:
 		e.bytes(dualNamePrefix)
 	case n <= maxNameSegs:
-		e.bytes(multiNamePrefx, byte(n))
+		e.bytes(multiNamePrefix, byte(n))
 	default:
 		e.fail("name of %d segments, at most %d fit", n, maxNameSegs)
 		return
