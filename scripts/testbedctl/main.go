@@ -15,11 +15,11 @@ import (
 
 const usage = `usage: scripts/testbed run   [FLAGS] -- COMMAND [ARG...]   run a command in the emulated host
        scripts/testbed test  [FLAGS] PACKAGE... [-- FLAG...]  run Go packages' tests there, with FLAGs for the test binary
-       scripts/testbed shell [FLAGS]                      a shell in it (Ctrl-] leaves at once)
+       scripts/testbed shell [FLAGS]                          a shell in it (Ctrl-] leaves at once)
 
 The emulated host is an AMD machine with nested paging (QEMU's software emulation) and Debian's stock kernel; kvm_amd is
-loaded, /dev/kvm and /dev/userfaultfd are there, and so are busybox, ip and tc. It starts anew each time, with everything
-in memory. What the command prints comes as it comes; its exit status is ours. Other statuses: 2 usage, 124 out of time,
+loaded, /dev/kvm and /dev/userfaultfd are there, and so are bash, busybox, ip and tc. It starts anew each time, with
+everything in memory. Tests run in folders of the same name as here, with their testdata. What the command prints comes as it comes; its exit status is ours. Other statuses: 2 usage, 124 out of time,
 125 the testbed failed, 127 no such command, 128+N killed by signal N. When it fails, the emulated host's console and
 kernel log are kept and named.
 

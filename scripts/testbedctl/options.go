@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type options struct {
 	trees   []copied
 	progs   []copied
 	outs    []copied
+	needs   []string // absolute paths of this machine
 	env     []string
 	dir     string
 	tty     bool
@@ -58,6 +60,7 @@ func newOptions(verb string) *options {
 	f.Func("file", "`SRC:DST`: put the file SRC of this machine in at DST (repeatable)", addPair(&o.files))
 	f.Func("tree", "`DIR:DST`: put the folder DIR with all in it in at DST (repeatable)", addPair(&o.trees))
 	f.Func("program", "`PATH[:DST]`: put in a program of this machine with the shared libraries it needs (repeatable)", o.addProgram)
+	f.Func("need", "`PATH`: put in a file, folder or program of this machine at the same place (repeatable)", o.addNeed)
 	f.Func("out", "`SRC:DIR`: afterwards, copy the file or the contents of the folder SRC to DIR of this machine (repeatable)", addPair(&o.outs))
 	f.Func("env", "`NAME=VALUE` for the command's environment (repeatable)", o.addEnv)
 	f.StringVar(&o.dir, "dir", "", "the command's working `DIR` (default /)")
@@ -175,6 +178,15 @@ func (o *options) addProgram(s string) error {
 		return errors.New("give PATH or PATH:DST, both absolute")
 	}
 	o.progs = append(o.progs, copied{from, to})
+	return nil
+}
+
+func (o *options) addNeed(s string) error {
+	p, err := filepath.Abs(s)
+	if err != nil {
+		return err
+	}
+	o.needs = append(o.needs, p)
 	return nil
 }
 

@@ -128,6 +128,15 @@ func (s *session) fill(ramdisk *initrd, root string, plan *wire.Plan) error {
 			}
 		}
 	}
+	for _, p := range s.o.needs {
+		add := ramdisk.copyProgram
+		if info, err := os.Stat(p); err == nil && info.IsDir() {
+			add = ramdisk.copyTree
+		}
+		if err := add(p, p); err != nil {
+			return usageErrorf("cannot put in %s: %v", p, err)
+		}
+	}
 	if s.o.verb != "test" {
 		plan.Commands = []wire.Command{{Args: s.o.args, Dir: s.o.dir, Env: s.o.env}}
 		return nil
@@ -141,7 +150,7 @@ func (s *session) fill(ramdisk *initrd, root string, plan *wire.Plan) error {
 			return fmt.Errorf("put in %s: %w", t.pkg, err)
 		}
 		s.labels = append(s.labels, t.pkg)
-		plan.Commands = append(plan.Commands, wire.Command{Args: t.command(s.o), Dir: t.dir, Env: s.o.env})
+		plan.Commands = append(plan.Commands, wire.Command{Args: t.command(s.o), Dir: t.src, Env: s.o.env})
 	}
 	return nil
 }
@@ -363,11 +372,24 @@ func (s *session) keepLogs(failure error) error {
 	if err := os.MkdirAll(s.o.logs, 0o755); err != nil {
 		return &exitError{status, fmt.Sprintf("%s (its logs could not be kept: %v)", message, err)}
 	}
+	pruneLogs(s.o.logs)
 	name := filepath.Join(s.o.logs, fmt.Sprintf("%s-%d.log", time.Now().Format("20060102-150405"), os.Getpid()))
 	if err := os.WriteFile(name, log.Bytes(), 0o644); err != nil {
 		return &exitError{status, fmt.Sprintf("%s (its logs could not be kept: %v)", message, err)}
 	}
 	return &exitError{status, fmt.Sprintf("%s; the emulated host's logs are in %s", message, name)}
+}
+
+// pruneLogs makes room for one more log among the newest ones.
+func pruneLogs(dir string) {
+	const keep = 20
+	names, err := filepath.Glob(filepath.Join(dir, "*-*.log")) // sorted, so oldest first
+	if err != nil {
+		return
+	}
+	for _, name := range names[:max(0, len(names)-keep+1)] {
+		_ = os.Remove(name) // another run may have removed it
+	}
 }
 
 // lastLines returns the last n lines of b, without what moves a terminal's cursor.

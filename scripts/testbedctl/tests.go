@@ -15,8 +15,7 @@ import (
 // testBinary is a Go package's test program.
 type testBinary struct {
 	pkg    string // import path
-	src    string // the package's folder on this machine
-	dir    string // the folder in the emulated host, which the test runs in
+	src    string // the package's folder, here and in the emulated host
 	binary []byte
 }
 
@@ -39,10 +38,6 @@ func (s *session) buildTests(root string) ([]testBinary, error) {
 		if !ok {
 			continue
 		}
-		rel, err := filepath.Rel(root, src)
-		if err != nil {
-			return nil, err
-		}
 		file := filepath.Join(scratch, "test")
 		if _, err := s.goTool(root, "test", "-c", "-o", file, pkg); err != nil {
 			return nil, err
@@ -51,7 +46,7 @@ func (s *session) buildTests(root string) ([]testBinary, error) {
 		if err != nil {
 			return nil, err
 		}
-		tests = append(tests, testBinary{pkg: pkg, src: src, dir: path.Join("/src", filepath.ToSlash(rel)), binary: binary})
+		tests = append(tests, testBinary{pkg: pkg, src: src, binary: binary})
 	}
 	if len(tests) == 0 {
 		return nil, usageErrorf("no tests in %s", strings.Join(s.o.args, " "))
@@ -86,7 +81,7 @@ func (s *session) goTool(root string, args ...string) ([]byte, error) {
 }
 
 // program is the test program's path in the emulated host.
-func (t *testBinary) program() string { return path.Join(t.dir, path.Base(t.dir)+".test") }
+func (t *testBinary) program() string { return path.Join(t.src, path.Base(t.src)+".test") }
 
 // addTo puts the program and the package's testdata into the ramdisk.
 func (t *testBinary) addTo(ramdisk *initrd) error {
@@ -97,7 +92,7 @@ func (t *testBinary) addTo(ramdisk *initrd) error {
 	if info, err := os.Stat(data); err != nil || !info.IsDir() {
 		return nil
 	}
-	return ramdisk.copyTree(data, path.Join(t.dir, "testdata"))
+	return ramdisk.copyTree(data, data)
 }
 
 // command is how the test is run.

@@ -153,6 +153,11 @@ func (w *worker) listen() {
 // command runs one command in a session of its own, whose processes are killed when its first one ends. It returns the
 // exit status as a shell would, and an error if the command could not be started.
 func (w *worker) command(c wire.Command) (int, error) {
+	if c.Dir != "" {
+		if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+			return 126, err
+		}
+	}
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(os.Environ(), c.Env...)

@@ -1,0 +1,49 @@
+# What a person types. `make` alone lists it.
+#
+# Guests run on this host if it can run them, else in the testbed, an emulated host; scripts/where says which and why.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# existing A B...: those of the package patterns ./A/... whose folder exists.
+existing = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
+
+# Tests that run under the race detector: code whose goroutines share memory, without /dev/kvm.
+RACE_PKGS := $(call existing,./link/... ./dsm ./acpi/... ./boot/... ./vmm/... ./lease/... ./scripts/...)
+# Tests that need ring 0 at hardware speed: they run where guests run, besides here.
+GUEST_PKGS := $(call existing,./vcpu/kvm/... ./dsm/uffd/...)
+# Tests of the whole: they run only where guests run.
+SYSTEM_PKGS := $(call existing,./tests/...)
+
+# What whole-system tests, the demo and the benchmark find in the project's folder.
+NEEDS := build/coalesce build/kernel
+needs = $(foreach n,$(NEEDS),--need $(n))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install and fetch what is missing
+	@scripts/setup
+
+.PHONY: build
+build: setup ## build/coalesce, one static program
+	CGO_ENABLED=0 go build -trimpath -o build/coalesce ./cmd/coalesce
+
+.PHONY: lint
+lint: setup ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [[ -z $$bad ]] || { echo "gofmt would change: $$bad" >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+.PHONY: test
+test: setup lint ## all tests but those on the emulated Intel host
+	go test -race $(RACE_PKGS)
+	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS)))
+	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
+
+.PHONY: clean
+clean: ## remove what was built; what was fetched stays in the cache
+	rm -rf build
