@@ -39,9 +39,7 @@ type Bus struct {
 	// ranges is sorted by base and never changed in place.
 	ranges atomic.Pointer[[]*claim]
 
-	register struct {
-		sync.Mutex // held while ranges is replaced
-	}
+	registering sync.Mutex // held while ranges is replaced
 
 	unclaimed unclaimedLog
 }
@@ -75,8 +73,8 @@ func (b *Bus) Register(name string, base, length uint64, dev Device) error {
 	if length == 0 || last < base || last > b.last {
 		return fmt.Errorf("register %s at %s %#x: length %#x does not fit the bus", name, b.name, base, length)
 	}
-	b.register.Lock()
-	defer b.register.Unlock()
+	b.registering.Lock()
+	defer b.registering.Unlock()
 	old := *b.ranges.Load()
 	i, _ := slices.BinarySearchFunc(old, base, func(c *claim, a uint64) int { return cmp.Compare(c.last, a) })
 	if i < len(old) && old[i].base <= last {
