@@ -115,9 +115,9 @@ func (m *Machine) hotplugMethods() []aml.Term {
 
 		clear = aml.Int(1)
 
-		// ACPI 6.3.7: present, enabled, shown, working.
+		// ACPI 6.5, 6.3.7: present, enabled, shown, working.
 		staWorking = aml.Int(0xF)
-		// ACPI 5.6.6, notifications that every device knows.
+		// ACPI 6.5, 5.6.6: notifications that every device knows.
 		deviceCheck  = aml.Int(1)
 		ejectRequest = aml.Int(3)
 
