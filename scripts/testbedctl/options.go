@@ -108,7 +108,7 @@ func (o *options) parse(args []string) error {
 	}
 	switch o.verb {
 	case "shell":
-		o.tty, o.args = true, []string{"/bin/sh", "-l"}
+		o.tty, o.args = true, []string{"/bin/bash", "-l"}
 	case "test":
 		for i, a := range o.args {
 			if a == "--" {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -66,7 +67,7 @@ func execute(o *options) error {
 	if plan.Modules, err = loadOrder(filepath.Join(build, "kernel"), hostModules); err != nil {
 		return err
 	}
-	if cols, rows, err := term.GetSize(int(os.Stdin.Fd())); o.tty && err == nil {
+	if cols, rows, err := term.GetSize(int(os.Stdin.Fd())); o.tty && err == nil && cols > 0 && rows > 0 {
 		plan.Rows, plan.Cols = uint16(rows), uint16(cols)
 	}
 	ramdisk, err := newInitrd()
@@ -137,6 +138,15 @@ func (s *session) fill(ramdisk *initrd, root string, plan *wire.Plan) error {
 			return usageErrorf("cannot put in %s: %v", p, err)
 		}
 	}
+	if s.o.tty {
+		kind, file := terminfo()
+		if file != "" {
+			if err := ramdisk.copyFile(file, file); err != nil {
+				return fmt.Errorf("fill the initial ramdisk: %w", err)
+			}
+		}
+		s.o.env = append([]string{"TERM=" + kind}, s.o.env...)
+	}
 	if s.o.verb != "test" {
 		plan.Commands = []wire.Command{{Args: s.o.args, Dir: s.o.dir, Env: s.o.env}}
 		return nil
@@ -153,6 +163,18 @@ func (s *session) fill(ramdisk *initrd, root string, plan *wire.Plan) error {
 		plan.Commands = append(plan.Commands, wire.Command{Args: t.command(s.o), Dir: t.src, Env: s.o.env})
 	}
 	return nil
+}
+
+// terminfo returns the kind of this terminal and the file that describes it; a plain one if there is no such file.
+func terminfo() (kind, file string) {
+	if kind = os.Getenv("TERM"); kind != "" && kind == filepath.Base(kind) {
+		for _, dir := range []string{"/lib/terminfo", "/usr/share/terminfo"} {
+			if file = filepath.Join(dir, kind[:1], kind); isFile(file) {
+				return kind, file
+			}
+		}
+	}
+	return "dumb", ""
 }
 
 // attend waits for the emulated host and passes on what it says, until it is done, out of time, broken or we are told
@@ -362,9 +384,8 @@ func (s *session) keepLogs(failure error) error {
 		fmt.Fprintf(&log, "\n== %s\n%s", part.title, part.t.bytes())
 	}
 	if status == 125 {
-		// The last words say most; the rest is in the file.
 		for _, t := range []*tail{&s.m.errors, &s.console} {
-			if words := lastLines(t.bytes(), 15); words != "" {
+			if words := telling(t.bytes(), 12); words != "" {
 				fmt.Fprintln(os.Stderr, words)
 			}
 		}
@@ -392,14 +413,32 @@ func pruneLogs(dir string) {
 	}
 }
 
-// lastLines returns the last n lines of b, without what moves a terminal's cursor.
-func lastLines(b []byte, n int) string {
+// telling returns the at most n lines of b that say most about a failure: from where the kernel begins to complain, else
+// the last ones; without what moves a terminal's cursor, and without QEMU's remarks on features that it does not emulate.
+func telling(b []byte, n int) string {
 	text := strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' {
 			return -1
 		}
 		return r
 	}, string(b))
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	var lines []string
+	first := -1
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		line = strings.TrimRight(line, "\n")
+		if strings.Contains(line, "TCG doesn't support requested feature") {
+			continue
+		}
+		if first < 0 && complaint.MatchString(line) {
+			first = len(lines)
+		}
+		lines = append(lines, line)
+	}
+	if first < 0 {
+		first = max(0, len(lines)-n)
+	}
+	return strings.Join(lines[first:min(len(lines), first+n)], "\n")
 }
+
+// complaint matches the line that starts a kernel's report of its own death.
+var complaint = regexp.MustCompile(`Kernel panic|BUG:|Oops|panic:|double fault`)
