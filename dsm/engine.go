@@ -28,14 +28,22 @@ type Config struct {
 	// Hold is the minimum time a page stays after its installation (Mirage):
 	// long enough for the thread that waited to run its instruction.
 	Hold time.Duration
-	// TSC returns the guest's time stamp counter on this node; nil leaves
-	// frames unstamped. No content is shown to the guest before its sender's
-	// stamp has passed here.
-	TSC func() uint64
+	// Clock stamps what this node sends; no content is shown to the guest
+	// before its sender's stamp has passed here.
+	Clock Clock
 	// OnFail is called once, on a goroutine of its own, when the session
 	// cannot go on: a link broke, a peer broke the protocol, the kernel
 	// refused an operation.
 	OnFail func(error)
+}
+
+// Clock is the guest's time stamp counter on a node.
+type Clock interface {
+	// Now returns it, or 0 where frames need no stamp.
+	Now() uint64
+	// Await returns once it has passed stamp, or an error for a stamp so far
+	// ahead that no clock skew explains it. 0 has always passed.
+	Await(stamp uint64) error
 }
 
 // Engine runs the protocol for one node: it answers userfaults and peers.

@@ -9,10 +9,6 @@ import (
 	"coalesce/link"
 )
 
-// tscPatience bounds the wait for a peer's time stamp, in cycles: a stamp
-// further ahead is no clock skew but a broken or lying peer.
-const tscPatience = 1 << 33
-
 // AddPeer connects a node: c carries the Page class to it and is read on a
 // thread of its own from now on. The engine closes c.
 func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
@@ -67,7 +63,7 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 		return e.tokenMessage(node, m)
 	}
 	if m.Kind == Data || m.Kind == Grant {
-		if err := e.awaitTSC(h.TSC); err != nil {
+		if err := e.cfg.Clock.Await(h.TSC); err != nil {
 			return err
 		}
 	}
@@ -82,26 +78,4 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 		return err
 	}
 	return e.retryPinsLocked(r, m.Page)
-}
-
-// awaitTSC waits until the guest's time here has passed a peer's stamp, so
-// that no guest sees time run backwards along with the data.
-func (e *Engine) awaitTSC(stamp uint64) error {
-	if e.cfg.TSC == nil || stamp == 0 {
-		return nil
-	}
-	first := true
-	for {
-		ahead := int64(stamp - e.cfg.TSC())
-		if ahead <= 0 {
-			return nil
-		}
-		if ahead > tscPatience {
-			return fmt.Errorf("peer's time stamp counter is %d cycles ahead", ahead)
-		}
-		if first {
-			first = false
-			e.stats.tscWaits.Add(1)
-		}
-	}
 }

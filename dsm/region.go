@@ -240,10 +240,7 @@ func (e *Engine) send(to NodeID, m *Msg) error {
 	}
 	var b [MsgSize]byte
 	m.Encode(b[:])
-	h := link.Header{Kind: byte(m.Kind), View: e.cfg.View, Interval: e.interval.Load()}
-	if e.cfg.TSC != nil {
-		h.TSC = e.cfg.TSC()
-	}
+	h := link.Header{Kind: byte(m.Kind), View: e.cfg.View, Interval: e.interval.Load(), TSC: e.cfg.Clock.Now()}
 	var data []byte
 	if m.Kind == Data {
 		data = e.mem.Alias(m.Page, 1)

@@ -27,7 +27,6 @@ type counters struct {
 	pins          atomic.Uint64 // pages pinned by devices
 	tokenRequests atomic.Uint64 // times a vCPU here asked for the progress token
 	tokenGrants   atomic.Uint64 // grants made (client)
-	tscWaits      atomic.Uint64 // frames that waited for the guest's clock here
 
 	latency latency
 }
@@ -58,7 +57,6 @@ type Stats struct {
 	BytesIn, BytesOut                     uint64 // on the page links, headers included
 	RegionsArmed, Pins                    uint64
 	TokenRequests, TokenGrants            uint64
-	TSCWaits                              uint64
 	LatencyP50, LatencyP99, LatencySample int64 // µs, µs, number of samples
 }
 
@@ -73,7 +71,6 @@ func (e *Engine) Stats() Stats {
 		MessagesIn: c.messagesIn.Load(), MessagesOut: c.messagesOut.Load(),
 		RegionsArmed: c.regionsArmed.Load(), Pins: c.pins.Load(),
 		TokenRequests: c.tokenRequests.Load(), TokenGrants: c.tokenGrants.Load(),
-		TSCWaits: c.tscWaits.Load(),
 	}
 	for i := range e.peers {
 		if conn := e.peers[i].Load(); conn != nil {
