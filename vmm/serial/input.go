@@ -1,7 +1,7 @@
 package serial
 
 // Enqueue puts input on the line and returns how much of p it took; the rest
-// finds no room now. In that case Space signals when it is worth trying again.
+// finds no room now. OnSpace tells when it is worth trying again.
 //
 // Input goes to the receive FIFO while the guest asserts RTS, as a peer with
 // hardware flow control would send it: Linux raises RTS once the port is open
@@ -20,9 +20,15 @@ func (u *UART) Enqueue(p []byte) int {
 	return n
 }
 
-// Space delivers a value after an Enqueue that was cut short, once there is room
-// for half of what may wait.
-func (u *UART) Space() <-chan struct{} { return u.space }
+// OnSpace has f called once after each Enqueue that was cut short, when there is
+// room for half of what may wait. f runs with the UART locked: it must not block
+// or call back. When OnSpace returns, the function set before is not running and
+// will not be called again; nil sets none.
+func (u *UART) OnSpace(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.onSpace = f
+}
 
 // receiveLocked takes a byte from RBR, 0 if there is none.
 func (u *UART) receiveLocked() byte {
@@ -48,9 +54,8 @@ func (u *UART) fillLocked() {
 	u.input = u.input[:copy(u.input, u.input[n:])]
 	if u.wantSpace && len(u.input) <= inputRoom/2 {
 		u.wantSpace = false
-		select {
-		case u.space <- struct{}{}:
-		default:
+		if u.onSpace != nil {
+			u.onSpace()
 		}
 	}
 }

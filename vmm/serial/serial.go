@@ -103,9 +103,9 @@ type UART struct {
 
 	fifo  []byte // received, at most fifoSize
 	input []byte // waits for the FIFO, at most inputRoom
-	// wantSpace: an Enqueue was cut short and space has to be signalled.
+	// wantSpace: an Enqueue was cut short and onSpace, if any, is to be called.
 	wantSpace bool
-	space     chan struct{}
+	onSpace   func()
 
 	out output
 }
@@ -122,7 +122,6 @@ func New(out io.Writer, irq func(level bool)) *UART {
 		dll:   12, // 9600 baud
 		fifo:  make([]byte, 0, fifoSize),
 		input: make([]byte, 0, inputRoom),
-		space: make(chan struct{}, 1),
 	}
 	u.pause = time.AfterFunc(burstPause, u.endBurst)
 	u.pause.Stop()

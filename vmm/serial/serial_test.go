@@ -327,21 +327,20 @@ func TestInputBackPressure(t *testing.T) {
 	}
 	p.out8(regIIR, fcrEnable)
 	p.out8(regMCR, mcrRTS)
-	for i := 0; i < inputRoom/2+fifoSize; i++ {
-		select {
-		case <-p.Space():
-			if i != inputRoom/2-fifoSize {
-				t.Errorf("space after %d bytes", i)
-			}
-			if n := p.Enqueue(in[:100]); n != 100 {
-				t.Errorf("took %d of 100", n)
-			}
-			return
-		default:
+	space := 0
+	p.OnSpace(func() { space++ })
+	for i := range inputRoom {
+		if (space > 0) != (i >= inputRoom/2-fifoSize) {
+			t.Fatalf("after %d bytes space was signalled %d times", i, space)
 		}
 		p.in(regData)
 	}
-	t.Error("no space was signalled")
+	if space != 1 {
+		t.Errorf("space was signalled %d times", space)
+	}
+	if n := p.Enqueue(in[:100]); n != 100 {
+		t.Errorf("took %d of 100", n)
+	}
 }
 
 func TestOutputIsWritten(t *testing.T) {
@@ -557,11 +556,14 @@ func TestConcurrent(t *testing.T) {
 			}
 		})
 	}
+	space := make(chan struct{}, 1)
+	p.OnSpace(func() { space <- struct{}{} })
 	wg.Go(func() {
 		for sent := 0; sent < each; {
-			n := p.Enqueue(make([]byte, min(700, each-sent)))
-			if sent += n; n == 0 {
-				<-p.Space()
+			want := min(700, each-sent)
+			n := p.Enqueue(make([]byte, want))
+			if sent += n; n < want {
+				<-space
 			}
 		}
 	})
