@@ -8,14 +8,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"coalesce/dsm/uffd"
 	"coalesce/dsm/uffd/uffdtest"
 )
 
 var (
-	stressRounds = flag.Int("stress.rounds", 10_000, "downgrades and invalidations of TestStress")
-	stressSeed   = flag.Uint64("stress.seed", 0, "seed of TestStress; 0 takes a random one")
+	stressTime = flag.Duration("stress.time", 2*time.Second, "how long TestStress goes on")
+	stressSeed = flag.Uint64("stress.seed", 0, "seed of TestStress; 0 takes a random one")
 )
 
 // stressPage is what a DSM node knows of a page: its state, and while the page is
@@ -149,7 +150,7 @@ func TestStress(t *testing.T) {
 		defer runtime.UnlockOSThread()
 		rng := rand.New(rand.NewPCG(seed, 0))
 		defer stop.Store(true)
-		for s.downgrades.Load()+s.invalidations.Load() < int64(*stressRounds) {
+		for start := time.Now(); time.Since(start) < *stressTime; {
 			p := rng.Uint32N(pages)
 			var err error
 			if rng.IntN(2) == 0 {
