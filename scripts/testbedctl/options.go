@@ -116,7 +116,7 @@ func (o *options) parse(args []string) error {
 				break
 			}
 		}
-		if len(o.args) == 0 {
+		if len(o.args) == 0 || strings.HasPrefix(o.args[0], "-") {
 			return usageErrorf("no package given")
 		}
 	}
