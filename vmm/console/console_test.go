@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -305,7 +306,10 @@ const jobVariable = "CONSOLE_TEST_JOB"
 // in a group that is not in the foreground. Touching the terminal would stop us.
 func TestBackgroundJob(t *testing.T) {
 	again := func(part string, attr *syscall.SysProcAttr, in *os.File) {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBackgroundJob$")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestBackgroundJob$")
+		cmd.WaitDelay = time.Second // a job that is stopped keeps our pipe
 		cmd.Env = append(os.Environ(), jobVariable+"="+part)
 		cmd.Stdin, cmd.SysProcAttr = in, attr
 		if out, err := cmd.CombinedOutput(); err != nil {
