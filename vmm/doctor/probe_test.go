@@ -90,6 +90,13 @@ func TestRunHere(t *testing.T) {
 
 func openFiles(t *testing.T) int {
 	t.Helper()
+	// The runtime's poller keeps two descriptors from its first use on.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	w.Close()
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +207,7 @@ func TestCPUFlag(t *testing.T) {
 // TestMicroGuestEnds: a guest that cannot go on is an error and not a hang.
 func TestMicroGuestEnds(t *testing.T) {
 	sys, err := kvm.Open(kvm.Device)
-	if errors.Is(err, kvm.ErrNotSupported) || errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, kvm.ErrNotSupported) {
 		t.Skip(err)
 	} else if err != nil {
 		t.Fatal(err)
