@@ -186,7 +186,7 @@ func (m *Memory) AllowHuge(yes bool) error {
 }
 
 // Collapse makes huge pages of the whole 2 MiB regions among n pages from page
-// on, at the cost of about 8 ms each (MADV_COLLAPSE, Linux 6.1). It works with
+// on, at the cost of milliseconds each (MADV_COLLAPSE, Linux 6.1). It works with
 // shmem_enabled=never, needs AllowHuge(true), and refuses registered pages.
 // Regions that touch the range only in part stay as they are.
 func (m *Memory) Collapse(page uint32, n int) error {

@@ -27,8 +27,8 @@ type Options struct {
 }
 
 // Uffd resolves the faults of pages registered with it. Several of them may share
-// one Memory, each with pages of its own: one alone saturates near 200,000 pages
-// per second.
+// one Memory, each with pages of its own: the kernel serialises the faults of one,
+// however many threads fault.
 //
 // Close order: first the threads that touch the guest view (vCPUs), then Close.
 // Closing or unregistering with a thread waiting lets that thread go on with
