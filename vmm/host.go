@@ -1,0 +1,65 @@
+package vmm
+
+import (
+	"fmt"
+	"os"
+
+	"coalesce/link"
+	"coalesce/vcpu"
+	"coalesce/vcpu/kvm"
+)
+
+// Host is this machine as both roles see it.
+type Host struct {
+	Name   string
+	Build  string // of this program, shown to peers
+	KVM    *kvm.System
+	TSCKHz uint32
+	CPUID  *vcpu.CPUIDSet // what KVM can give a guest here
+}
+
+// OpenHost opens /dev/kvm, or the device named, and asks it what it can do.
+func OpenHost(device, build string) (*Host, error) {
+	sys, err := kvm.Open(device)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Build: build, KVM: sys}
+	if h.TSCKHz, err = sys.TSCKHz(); err != nil {
+		sys.Close()
+		return nil, err
+	}
+	if h.CPUID, err = vcpu.HostCPUID(sys); err != nil {
+		sys.Close()
+		return nil, err
+	}
+	if h.Name, err = os.Hostname(); err != nil {
+		h.Name = "unnamed"
+	}
+	return h, nil
+}
+
+// Close closes the KVM device.
+func (h *Host) Close() error { return h.KVM.Close() }
+
+// hello is what this host says of itself in every handshake.
+func (h *Host) hello() link.Hello {
+	return link.Hello{Build: h.Build, PageSize: pageSize, TSCKHz: h.TSCKHz, CPU: h.CPUID.Append(nil)}
+}
+
+// tscTolerance is how far two hosts' TSC rates may differ to be taken as they
+// are, in parts per million; KVM applies none of a smaller difference.
+const tscTolerance = 250
+
+// checkTSC compares a peer's rate with this host's.
+func (h *Host) checkTSC(khz uint32) error {
+	diff := int64(h.TSCKHz) - int64(khz)
+	if diff < 0 {
+		diff = -diff
+	}
+	if diff*1_000_000 > int64(h.TSCKHz)*tscTolerance {
+		return fmt.Errorf("its time stamp counter runs at %d kHz, here it is %d kHz: more than %d ppm apart, and scaling is not supported yet",
+			khz, h.TSCKHz, tscTolerance)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"coalesce/link"
+	"coalesce/vmm/tsc"
+)
+
+// Codes with which a lender refuses a connection.
+const (
+	CodeBusy    = link.CodeRole + iota // not so much left to lend
+	CodeBadAsk                         // the ask makes no sense
+	CodeSession                        // a connection for a session that is not here
+)
+
+// LendConfig says what a lender gives.
+type LendConfig struct {
+	Listen string // "host:port"
+	CPUs   int    // to all clients together
+	Memory uint64 // bytes, to all clients together
+	Host   *Host
+	Log    zerolog.Logger
+}
+
+// Lender lends vCPUs and memory to clients until it is closed. Several
+// sessions may run at once, as far as what it lends suffices.
+type Lender struct {
+	cfg      LendConfig
+	listener *link.Listener
+	sessions sync.WaitGroup
+
+	mu         sync.Mutex // guards all below
+	byID       map[link.SessionID]*lending
+	cpusLent   int
+	memoryLent uint64
+}
+
+// NewLender starts to listen.
+func NewLender(cfg LendConfig) (*Lender, error) {
+	if cfg.CPUs < 1 || cfg.CPUs > MaxCPUs {
+		return nil, fmt.Errorf("a lender lends 1 to %d CPUs, not %d", MaxCPUs, cfg.CPUs)
+	}
+	l := &Lender{cfg: cfg, byID: map[link.SessionID]*lending{}}
+	var err error
+	l.listener, err = link.Listen(cfg.Listen, link.Options{
+		Clock: tsc.Read,
+		OnError: func(remote string, err error) {
+			cfg.Log.Warn().Str("peer", remote).Err(err).Msg("connection dropped")
+		},
+	})
+	return l, err
+}
+
+// Addr is the address listened on.
+func (l *Lender) Addr() string { return l.listener.Addr() }
+
+// Serve lends until ctx ends; it then ends every session, gives everything
+// back and returns nil.
+func (l *Lender) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.listener.Close() })
+	defer stop()
+	for {
+		in, err := l.listener.Accept()
+		if err != nil {
+			break // closed
+		}
+		l.admit(ctx, in)
+	}
+	l.sessions.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return l.listener.Close()
+}
+
+// admit sorts a new connection: a control connection begins a session, any
+// other belongs to one.
+func (l *Lender) admit(ctx context.Context, in *link.Incoming) {
+	if in.Hello.Class == link.Control {
+		l.begin(ctx, in)
+		return
+	}
+	l.mu.Lock()
+	s := l.byID[in.Hello.Session]
+	l.mu.Unlock()
+	if s == nil {
+		l.refuse(in, CodeSession, "there is no such session here")
+		return
+	}
+	select {
+	case s.incoming <- in:
+	case <-s.over:
+		l.refuse(in, CodeSession, "the session is over")
+	}
+}
+
+func (l *Lender) refuse(in *link.Incoming, code link.Code, text string) {
+	l.cfg.Log.Info().Str("peer", in.Remote).Str("reason", text).Msg("connection refused")
+	if err := in.Refuse(code, text); err != nil {
+		l.cfg.Log.Warn().Str("peer", in.Remote).Err(err).Msg("refusal not delivered")
+	}
+}
+
+// begin reserves what a client asks for and starts its session.
+func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
+	var a ask
+	if err := decodeControl(in.Hello.Payload, &a); err != nil {
+		l.refuse(in, CodeBadAsk, err.Error())
+		return
+	}
+	if a.CPUs < 1 || a.Memory%granule != 0 || in.Hello.PageSize != pageSize || in.Hello.To == 0 {
+		l.refuse(in, CodeBadAsk, fmt.Sprintf("asked for %d CPUs and %d bytes of memory in pages of %d bytes as node %d",
+			a.CPUs, a.Memory, in.Hello.PageSize, in.Hello.To))
+		return
+	}
+	s := &lending{lender: l, ask: a, id: in.Hello.Session, self: in.Hello.To, peer: in.Remote,
+		incoming: make(chan *link.Incoming), over: make(chan struct{})}
+	l.mu.Lock()
+	cpus, memory := l.cfg.CPUs-l.cpusLent, l.cfg.Memory-l.memoryLent
+	_, taken := l.byID[s.id]
+	fits := a.CPUs <= cpus && a.Memory <= memory && !taken
+	if fits {
+		l.cpusLent += a.CPUs
+		l.memoryLent += a.Memory
+		l.byID[s.id] = s
+	}
+	l.mu.Unlock()
+	if !fits {
+		l.refuse(in, CodeBusy, fmt.Sprintf("asked for %d CPUs and %d MiB, %d CPUs and %d MiB are left to lend",
+			a.CPUs, a.Memory>>20, cpus, memory>>20))
+		return
+	}
+	l.sessions.Go(func() {
+		defer l.end(s)
+		log := l.cfg.Log.With().Str("client", in.Remote).Logger()
+		log.Info().Int("cpus", a.CPUs).Uint64("memory_mib", a.Memory>>20).Msg("session begins")
+		err := s.run(ctx, in)
+		switch {
+		case err == nil:
+			log.Info().Msg("session over, ready for the next client")
+		default:
+			log.Error().Err(err).Msg("session failed, ready for the next client")
+		}
+	})
+}
+
+// end gives back what a session had.
+func (l *Lender) end(s *lending) {
+	close(s.over)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.byID, s.id)
+	l.cpusLent -= s.ask.CPUs
+	l.memoryLent -= s.ask.Memory
+}
+
+// welcome answers a control Hello with what this host is.
+func (l *Lender) welcome(in *link.Incoming) (*link.Conn, error) {
+	payload, err := json.Marshal(offer{CPUs: l.cfg.CPUs, Memory: l.cfg.Memory})
+	if err != nil {
+		return nil, fmt.Errorf("encode the offer: %w", err)
+	}
+	hello := l.cfg.Host.hello()
+	hello.Payload = payload
+	return in.Welcome(hello)
+}
+
+// errStopped says that the client ended the session in order.
+var errStopped = errors.New("stopped by the client")

@@ -1,0 +1,335 @@
+package vmm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"coalesce/link"
+	"coalesce/vcpu"
+	"coalesce/vmm/tsc"
+)
+
+// firstView is the number of the membership a guest boots with.
+const firstView = 1
+
+// LenderSpec names a lender and what to ask of it.
+type LenderSpec struct {
+	Address  string // "host:port"
+	CPUs     int
+	Memory   uint64 // bytes
+	Distance uint8  // SLIT distance, 11..254
+}
+
+// DefaultPort is where lenders listen.
+const DefaultPort = "7411"
+
+// DefaultDistance is the SLIT distance of a lender reached by wire.
+const DefaultDistance = 20
+
+// ParseLender parses "ADDR,cpus=N[,memory=S][,distance=D]".
+func ParseLender(s string) (LenderSpec, error) {
+	parts := strings.Split(s, ",")
+	spec := LenderSpec{Address: parts[0], Distance: DefaultDistance}
+	if spec.Address == "" {
+		return spec, fmt.Errorf("lender %q: the address is missing", s)
+	}
+	if !strings.Contains(spec.Address, ":") {
+		spec.Address += ":" + DefaultPort
+	}
+	for _, p := range parts[1:] {
+		key, value, _ := strings.Cut(p, "=")
+		var err error
+		switch key {
+		case "cpus":
+			spec.CPUs, err = strconv.Atoi(value)
+		case "memory":
+			spec.Memory, err = ParseSize(value)
+		case "distance":
+			var d uint64
+			d, err = strconv.ParseUint(value, 10, 8)
+			if err == nil && (d <= 10 || d == 255) {
+				err = errors.New("a distance is 11 to 254")
+			}
+			spec.Distance = uint8(d)
+		default:
+			err = errors.New("known are cpus=N, memory=SIZE and distance=D")
+		}
+		if err != nil {
+			return spec, fmt.Errorf("lender %q: %s: %w", s, p, err)
+		}
+	}
+	if spec.CPUs < 1 {
+		return spec, fmt.Errorf("lender %q: say how many CPUs to borrow with cpus=N", s)
+	}
+	return spec, nil
+}
+
+// ParseSize parses a size of memory: a number with an optional K, M, G or T,
+// powers of 1024; without one it counts MiB. It is rounded up to 2 MiB.
+func ParseSize(s string) (uint64, error) {
+	digits := strings.TrimRight(strings.ToUpper(s), "KMGTIB")
+	unit := strings.ToUpper(s)[len(digits):]
+	shift, ok := map[string]uint{"": 20, "K": 10, "M": 20, "G": 30, "T": 40, "KIB": 10, "MIB": 20, "GIB": 30, "TIB": 40}[unit]
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || !ok || n > 1<<50>>shift {
+		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", s)
+	}
+	return (n<<shift + granule - 1) &^ (granule - 1), nil
+}
+
+// lender is the client's side of one session.
+type lender struct {
+	spec    LenderSpec
+	node    link.NodeID
+	session link.SessionID
+	control *link.Conn
+	frames  chan frame
+	reports chan NodeReport
+	watched chan struct{} // closed when watch has ended; nil before
+	stopped bool
+	cpuid   *vcpu.CPUIDSet
+}
+
+// errLender wraps what goes wrong with a lender in its name.
+func (l *lender) wrap(doing string, err error) error {
+	return fmt.Errorf("lender %s: %s: %w", l.spec.Address, doing, err)
+}
+
+// greetLenders opens the control connections, agrees on the CPU features and
+// measures the links.
+func (c *client) greetLenders(ctx context.Context) error {
+	host := c.cfg.Host
+	c.cpuid = host.CPUID
+	var session link.SessionID
+	if _, err := rand.Read(session[:]); err != nil {
+		return fmt.Errorf("make a session id: %w", err)
+	}
+	for i, spec := range c.cfg.Lenders {
+		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1)}
+		if err := l.greet(ctx, host); err != nil {
+			return err
+		}
+		c.lenders = append(c.lenders, l)
+		if err := host.checkTSC(l.control.Peer().TSCKHz); err != nil {
+			return fmt.Errorf("lender %s cannot join: %w", spec.Address, err)
+		}
+		if missing := host.CPUID.Missing(l.cpuid); c.cfg.HostCPU && len(missing) > 0 {
+			return fmt.Errorf("lender %s cannot join: its CPU lacks %s, which --cpu host gives to the guest (--cpu common does without)",
+				spec.Address, strings.Join(missing, ", "))
+		}
+		var err error
+		if c.cpuid, err = vcpu.Intersect(c.cpuid, l.cpuid); err != nil {
+			return fmt.Errorf("lender %s cannot join: %w", spec.Address, err)
+		}
+		if err := l.control.AwaitPings(ctx, greetPings); err != nil {
+			return l.wrap("measure the link", err)
+		}
+		rtt := l.control.RTT()
+		_, bound, _ := l.control.Offset()
+		c.cfg.Log.Info().Str("lender", spec.Address).Int("cpus", spec.CPUs).Uint64("memory_mib", spec.Memory>>20).
+			Dur("rtt", l.cycles(host, rtt.Min)).Uint64("tsc_error_cycles", bound).Msg("lender greeted")
+	}
+	return nil
+}
+
+// greetPings is how many round trips the first measurement of a link takes.
+const greetPings = 16
+
+// cycles converts TSC cycles to time.
+func (l *lender) cycles(h *Host, n uint64) time.Duration {
+	return time.Duration(float64(n) / float64(h.TSCKHz) * 1e6)
+}
+
+// greet opens the control connection.
+func (l *lender) greet(ctx context.Context, host *Host) error {
+	payload, err := json.Marshal(ask{CPUs: l.spec.CPUs, Memory: l.spec.Memory})
+	if err != nil {
+		return l.wrap("encode the ask", err)
+	}
+	hello := l.hello(host, link.Control)
+	hello.Payload = payload
+	if l.control, err = link.Dial(ctx, l.spec.Address, hello, link.Options{Clock: tsc.Read}); err != nil {
+		return fmt.Errorf("lender %s: %w (is 'coalesce lend' running there?)", l.spec.Address, err)
+	}
+	l.frames = readControl(l.control)
+	peer := l.control.Peer()
+	if peer.PageSize != pageSize {
+		return errors.Join(fmt.Errorf("lender %s: its pages have %d bytes, here %d", l.spec.Address, peer.PageSize, pageSize), l.close())
+	}
+	if l.cpuid, err = vcpu.DecodeCPUID(peer.CPU); err != nil {
+		return errors.Join(l.wrap("its CPU features", err), l.close())
+	}
+	return nil
+}
+
+func (l *lender) hello(host *Host, class link.Class) link.Hello {
+	h := host.hello()
+	h.Session, h.From, h.To, h.Class = l.session, 0, l.node, class
+	return h
+}
+
+// chooseHold derives the minimum hold from the slowest link: a page that came
+// that far stays for as long as two more transfers.
+func (c *client) chooseHold() time.Duration {
+	hold := minHold
+	for _, l := range c.lenders {
+		hold = max(hold, 2*l.cycles(c.cfg.Host, l.control.RTT().Min))
+	}
+	return min(hold, maxHold)
+}
+
+// Bounds of the minimum hold: what a woken thread needs to run an instruction,
+// and what a fellow node can be asked to wait.
+const (
+	minHold = 100 * time.Microsecond
+	maxHold = 20 * time.Millisecond
+)
+
+// setUpLenders has every lender prepare its half, then makes the links.
+func (c *client) setUpLenders(ctx context.Context, hold time.Duration) error {
+	for _, l := range c.lenders {
+		offset, _, ok := l.control.Offset()
+		if !ok {
+			return l.wrap("measure its clock", errors.New("no round trip was answered"))
+		}
+		set := setup{Node: l.node, Shares: c.layout.Shares, View: firstView, CPUID: c.cpuid.Append(nil),
+			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - offset, Hold: hold}
+		for _, other := range c.lenders[:l.node-1] {
+			set.Dial = append(set.Dial, peerAddress{Node: other.node, Address: other.spec.Address})
+		}
+		if err := sendControl(l.control, ctlSetup, set); err != nil {
+			return l.wrap("set up", err)
+		}
+		if err := l.expect(ctx, ctlReady); err != nil {
+			return l.wrap("set up", err)
+		}
+		for _, class := range []link.Class{link.Page, link.Interrupt, link.IO} {
+			conn, err := link.Dial(ctx, l.spec.Address, l.hello(c.cfg.Host, class), link.Options{Clock: tsc.Read})
+			if err != nil {
+				return l.wrap("connect", err)
+			}
+			if err := c.node.connect(l.node, conn); err != nil {
+				return errors.Join(l.wrap("connect", err), conn.Close())
+			}
+		}
+	}
+	for _, l := range c.lenders {
+		if err := l.expect(ctx, ctlLinked); err != nil {
+			return l.wrap("connect", err)
+		}
+	}
+	return nil
+}
+
+// setupTimeout bounds each step of a lender's preparation.
+const setupTimeout = 15 * time.Second
+
+// expect waits for one kind of message during the preparation.
+func (l *lender) expect(ctx context.Context, kind uint8) error {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	select {
+	case f := <-l.frames:
+		switch {
+		case f.err != nil:
+			return f.err
+		case f.kind == ctlFailed:
+			var why failed
+			if err := decodeControl(f.payload, &why); err != nil {
+				return err
+			}
+			return errors.New(why.Error)
+		case f.kind != kind:
+			return fmt.Errorf("it sent message %d where %d is due", f.kind, kind)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("no answer: %w", ctx.Err())
+	}
+}
+
+// watch passes on what the lender reports while the guest runs.
+func (l *lender) watch(n *node) {
+	defer close(l.watched)
+	for f := range l.frames {
+		var err error
+		switch {
+		case f.err != nil:
+			err = l.wrap("the session broke", f.err)
+		case f.kind == ctlReport:
+			var r NodeReport
+			if err = decodeControl(f.payload, &r); err == nil {
+				select {
+				case l.reports <- r:
+				default: // one nobody asked for
+				}
+			}
+		case f.kind == ctlFailed:
+			var why failed
+			if err = decodeControl(f.payload, &why); err == nil {
+				if why.Reset {
+					n.report(event{evReset, errors.New(why.Error)})
+					continue
+				}
+				err = l.wrap("it failed", errors.New(why.Error))
+			}
+		default:
+			err = l.wrap("message", fmt.Errorf("kind %d is not expected", f.kind))
+		}
+		if err != nil {
+			n.report(event{evFailed, err})
+		}
+	}
+}
+
+// reportTimeout bounds the wait for a lender's numbers at the end.
+const reportTimeout = 10 * time.Second
+
+// report asks the lender what it did.
+func (l *lender) report(ctx context.Context) (NodeReport, error) {
+	if err := sendControl(l.control, ctlReport, struct{}{}); err != nil {
+		return NodeReport{}, l.wrap("ask for its report", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	select {
+	case r := <-l.reports:
+		return r, nil
+	case <-l.watched:
+		return NodeReport{}, l.wrap("ask for its report", errors.New("the session broke"))
+	case <-ctx.Done():
+		return NodeReport{}, l.wrap("ask for its report", ctx.Err())
+	}
+}
+
+// stop tells the lender that the session is over. The control link may be
+// broken already, in which case the lender knows.
+func (l *lender) stop() error {
+	if l.stopped {
+		return nil
+	}
+	l.stopped = true
+	_ = sendControl(l.control, ctlStop, struct{}{})
+	l.control.CloseWrite()
+	return nil
+}
+
+// close waits until the lender has given everything back, which it shows by
+// closing its end, and closes the control connection.
+func (l *lender) close() error {
+	timer := time.AfterFunc(setupTimeout, func() { l.control.Abort(errors.New("the lender does not close the session")) })
+	defer timer.Stop()
+	if l.watched != nil {
+		<-l.watched
+	} else {
+		for range l.frames {
+		}
+	}
+	return l.control.Close()
+}

@@ -1,0 +1,251 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"coalesce/dsm"
+	"coalesce/dsm/uffd"
+	"coalesce/link"
+	"coalesce/vcpu"
+	"coalesce/vmm/tsc"
+)
+
+const pageSize = dsm.PageSize
+
+// lending is one client's session on a lender.
+//
+//	welcomed ── setup ──► building ──► ready ── all links ──► linked ── start ──► running
+//	    └────────────────────┴───────────┴─── stop, failure, link lost ──┴──────────┘
+//	                                            │
+//	                                            ▼
+//	                                          over: nothing of it is left
+type lending struct {
+	lender   *Lender
+	ask      ask
+	id       link.SessionID
+	self     link.NodeID
+	peer     string
+	incoming chan *link.Incoming // connections of this session
+	over     chan struct{}       // closed at its end
+
+	// The session's goroutine alone uses these.
+	control *link.Conn
+	node    *node
+	missing map[linkName]bool // connections that do not stand yet
+	running bool
+}
+
+// linkName names a connection of a session.
+type linkName struct {
+	peer  link.NodeID
+	class link.Class
+}
+
+// frame is a control message on its way from the reader to the session.
+type frame struct {
+	kind    uint8
+	payload []byte
+	err     error
+}
+
+// run is the session from the welcome to its end.
+func (s *lending) run(ctx context.Context, in *link.Incoming) error {
+	var err error
+	if s.control, err = s.lender.welcome(in); err != nil {
+		return err
+	}
+	frames := readControl(s.control)
+	err = s.serve(ctx, frames)
+	if err != nil && !errors.Is(err, errStopped) && !errors.Is(err, io.EOF) {
+		// Best effort: the control link itself may be what failed.
+		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error(), Reset: errors.Is(err, errTripleFault)})
+	}
+	s.control.CloseWrite()
+	if s.node != nil {
+		err = errors.Join(err, s.node.close())
+	}
+	err = errors.Join(err, s.control.Close())
+	for range frames { // until the reader is gone
+	}
+	if errors.Is(err, errStopped) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("the client is gone: %w", err)
+	}
+	return err
+}
+
+// readControl reads control messages on a goroutine of its own until the
+// connection ends; the last frame carries the error.
+func readControl(c *link.Conn) chan frame {
+	frames := make(chan frame, 16)
+	go func() {
+		defer close(frames)
+		buf := make([]byte, link.Control.MaxPayload())
+		var h link.Header
+		for {
+			b, err := c.Recv(&h, buf)
+			if err != nil {
+				frames <- frame{err: err}
+				return
+			}
+			frames <- frame{kind: h.Kind, payload: append([]byte(nil), b...)}
+		}
+	}()
+	return frames
+}
+
+func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
+	var events chan event
+	for {
+		if s.node != nil {
+			events = s.node.events
+		}
+		select {
+		case f := <-frames:
+			if f.err != nil {
+				return fmt.Errorf("control link: %w", f.err)
+			}
+			if err := s.message(ctx, f); err != nil {
+				return err
+			}
+		case in := <-s.incoming:
+			if err := s.join(in); err != nil {
+				return err
+			}
+		case e := <-events:
+			if e.kind == evReset {
+				return errTripleFault
+			}
+			return e.err
+		case <-ctx.Done():
+			return errors.New("the lender shuts down")
+		}
+	}
+}
+
+// message handles one control message.
+func (s *lending) message(ctx context.Context, f frame) error {
+	switch {
+	case f.kind == ctlSetup && s.node == nil:
+		var set setup
+		if err := decodeControl(f.payload, &set); err != nil {
+			return err
+		}
+		if err := s.build(ctx, &set); err != nil {
+			return fmt.Errorf("prepare the guest: %w", err)
+		}
+		if err := sendControl(s.control, ctlReady, struct{}{}); err != nil {
+			return err
+		}
+		return s.dial(ctx, set.Dial)
+	case f.kind == ctlStart && s.node != nil && len(s.missing) == 0 && !s.running:
+		s.running = true
+		return s.node.vm.Resume(ctx)
+	case f.kind == ctlReport && s.node != nil:
+		return sendControl(s.control, ctlReport, s.node.makeReport(s.lender.cfg.Host.Name))
+	case f.kind == ctlStop:
+		return errStopped
+	case f.kind == ctlFailed:
+		var why failed
+		if err := decodeControl(f.payload, &why); err != nil {
+			return err
+		}
+		return fmt.Errorf("the client failed: %s", why.Error)
+	}
+	return fmt.Errorf("control message %d is not expected now", f.kind)
+}
+
+// build makes this host's half of the guest.
+func (s *lending) build(ctx context.Context, set *setup) error {
+	layout, err := NewLayout(set.Shares)
+	if err != nil {
+		return err
+	}
+	if set.Node != s.self || int(set.Node) >= len(set.Shares) {
+		return fmt.Errorf("set up as node %d of %d, greeted as node %d", set.Node, len(set.Shares), s.self)
+	}
+	if mine := set.Shares[set.Node]; mine.CPUs != s.ask.CPUs || mine.Memory != s.ask.Memory {
+		return fmt.Errorf("set up with %d CPUs and %d MiB, granted were %d and %d", mine.CPUs, mine.Memory>>20, s.ask.CPUs, s.ask.Memory>>20)
+	}
+	if set.Hold < 0 || set.Hold > time.Second {
+		return fmt.Errorf("minimum hold of %v is out of range", set.Hold)
+	}
+	features, err := vcpu.DecodeCPUID(set.CPUID)
+	if err != nil {
+		return fmt.Errorf("the guest's CPU features: %w", err)
+	}
+	host := s.lender.cfg.Host
+	if missing := features.Missing(host.CPUID); len(missing) > 0 {
+		return fmt.Errorf("this host's CPU lacks %s", missing[0])
+	}
+	mem, err := uffd.NewMemory("coalesce-guest", layout.Windows, uffd.MemoryOptions{})
+	if err != nil {
+		return err
+	}
+	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, system: host.KVM, cpuid: features,
+		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, spans: true, mem: mem})
+	if err != nil {
+		s.node = nil
+		return err
+	}
+	s.missing = map[linkName]bool{{0, link.IO}: true}
+	for n := range layout.Shares {
+		if peer := link.NodeID(n); peer != s.self {
+			s.missing[linkName{peer, link.Page}] = true
+			s.missing[linkName{peer, link.Interrupt}] = true
+		}
+	}
+	s.node.engine.Start()
+	return nil
+}
+
+// dial makes the connections to the lenders that are named, which await them.
+func (s *lending) dial(ctx context.Context, peers []peerAddress) error {
+	for _, p := range peers {
+		for _, class := range []link.Class{link.Page, link.Interrupt} {
+			hello := s.lender.cfg.Host.hello()
+			hello.Session, hello.From, hello.To, hello.Class = s.id, s.self, p.Node, class
+			c, err := link.Dial(ctx, p.Address, hello, link.Options{Clock: tsc.Read})
+			if err != nil {
+				return fmt.Errorf("reach fellow lender %d: %w", p.Node, err)
+			}
+			if err := s.take(c, linkName{p.Node, class}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// join welcomes a connection of this session.
+func (s *lending) join(in *link.Incoming) error {
+	name := linkName{in.Hello.From, in.Hello.Class}
+	if s.node == nil || !s.missing[name] || in.Hello.To != s.self {
+		s.lender.refuse(in, CodeSession, fmt.Sprintf("a %v connection from node %d is not expected", name.class, name.peer))
+		return nil
+	}
+	c, err := in.Welcome(s.lender.cfg.Host.hello())
+	if err != nil {
+		return err
+	}
+	return s.take(c, name)
+}
+
+// take hands a connection to the node and tells the client when it was the
+// last one.
+func (s *lending) take(c *link.Conn, name linkName) error {
+	if err := s.node.connect(name.peer, c); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	delete(s.missing, name)
+	if len(s.missing) > 0 {
+		return nil
+	}
+	return sendControl(s.control, ctlLinked, struct{}{})
+}
