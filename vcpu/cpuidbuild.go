@@ -36,10 +36,6 @@ func (b cpuidBuilder) edit(function, index uint32, reg int, clear, set uint32) {
 	b[k] = v
 }
 
-func (b cpuidBuilder) has(function, index uint32, reg, bit int) bool {
-	return b[cpuidKey{function, index}][reg]&(1<<bit) != 0
-}
-
 // force sets what every guest gets whether KVM lists it or not: what this
 // project provides itself or requires of each host.
 func (b cpuidBuilder) force() {

@@ -71,7 +71,6 @@ const (
 const (
 	flagFixed = 1 << 1
 	flagIF    = 1 << 9
-	flagIOPL3 = 3 << 12
 )
 
 // Segment is a segment register with its hidden part, in KVM's fields.
@@ -164,7 +163,7 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 		CR0: cr0Long, CR3: pml4Base, CR4: cr4Long, EFER: eferLong, XCR0: o.XCR0,
 		CS:      Segment{Limit: 0xffff_ffff, Selector: selCode0, Type: 0xb, Present: 1, S: 1, L: 1, G: 1},
 		Data:    Segment{Limit: 0xffff_ffff, Selector: selData0, Type: 3, Present: 1, S: 1, DB: 1, G: 1},
-		TR:      Segment{Base: tssBase + pageSize*uint64(o.VCPU), Limit: 0x67, Selector: selTSS + 16*uint16(o.VCPU), Type: 0xb, Present: 1},
+		TR:      Segment{Base: tssBase + pageSize*uint64(o.VCPU), Limit: tssLimit, Selector: selTSS + 16*uint16(o.VCPU), Type: 0xb, Present: 1},
 		GDTBase: gdtBase, GDTLimit: selTSS + 16*MaxVCPUs - 1,
 		IDTBase: idtBase, IDTLimit: 16*256 - 1,
 	}
@@ -173,7 +172,6 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 		e.RSP = stack0Top(o.VCPU)
 	case 3:
 		e.RSP = stack3Top(o.VCPU)
-		e.RFLAGS |= flagIOPL3
 		e.CS.Selector, e.CS.DPL = selCode3, 3
 		e.Data.Selector, e.Data.DPL = selData3, 3
 	default:
@@ -223,19 +221,29 @@ func gdt() []byte {
 	put(selCode3, 0x00af_fb00_0000_ffff)
 	for i := range uint64(MaxVCPUs) {
 		base := tssBase + pageSize*i // below 16 MiB
-		put(selTSS+16*i, 0x0000_8b00_0000_0067|base<<16)
+		put(selTSS+16*i, 0x0000_8b00_0000_0000|tssLimit|base<<16)
 	}
 	return t
 }
 
-// taskStates gives each vCPU its ring 0 stack (RSP0) and an I/O map beyond the
-// limit, which denies every port to IOPL 0.
+// A task state segment ends with an I/O map of ports 0 to 0xff and the byte
+// of ones that must follow (SDM volume 1, "I/O Permission Bit Map").
+const (
+	tssSize  = 0x68
+	ioMap    = 256 / 8
+	tssLimit = tssSize + ioMap // the last byte
+)
+
+// taskStates gives each vCPU its ring 0 stack (RSP0) and lets ring 3 use ports
+// 0 to 0xff. Not by I/O privilege: KVM without hardware virtualisation runs
+// ring 3 with IOPL 0, whatever the guest's RFLAGS say.
 func taskStates() []byte {
 	t := make([]byte, MaxVCPUs*pageSize)
 	for i := range MaxVCPUs {
 		tss := t[i*pageSize:]
 		binary.LittleEndian.PutUint64(tss[4:], stack0Top(i))
-		binary.LittleEndian.PutUint16(tss[0x66:], 0x68)
+		binary.LittleEndian.PutUint16(tss[0x66:], tssSize)
+		tss[tssLimit] = 0xff
 	}
 	return t
 }

@@ -78,14 +78,14 @@ func (a *Asm) Install(m *Machine, base uint64, handlers map[uint8]Label) error {
 	return m.Write(int64(base), code)
 }
 
-// EnterRing3 leaves ring 0 for code at target with the vCPU's ring 3 stack,
-// I/O privilege and interrupts enabled. It uses RAX.
+// EnterRing3 leaves ring 0 for code at target with the vCPU's ring 3 stack and
+// interrupts enabled. It uses RAX.
 func (a *Asm) EnterRing3(vcpu int, target Label) {
 	a.MovImm(RAX, selData3)
 	a.Push(RAX)
 	a.MovImm(RAX, stack3Top(vcpu))
 	a.Push(RAX)
-	a.MovImm(RAX, flagFixed|flagIF|flagIOPL3)
+	a.MovImm(RAX, flagFixed|flagIF)
 	a.Push(RAX)
 	a.MovImm(RAX, selCode3)
 	a.Push(RAX)

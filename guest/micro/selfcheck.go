@@ -161,7 +161,7 @@ func (p *selfCheck) generate() {
 	p.Mov(RSI, RAX)
 	p.ShiftRight(RSI, 20)
 	p.AndImm(RSI, 0xcd5)
-	p.OrImm(RSI, flagFixed|flagIF|flagIOPL3)
+	p.OrImm(RSI, flagFixed|flagIF)
 	p.Store(p.at(checkFlags), RSI)
 
 	// MXCSR: the default with a rounding mode and flush-to-zero by the counter.

@@ -132,14 +132,14 @@ type userspaceMemoryRegion struct {
 }
 
 type enableCapArg struct {
-	cap   uint32
-	flags uint32
-	args  [4]uint64
-	_     [64]byte
+	cap  uint32
+	_    uint32 // flags
+	args [4]uint64
+	_    [64]byte
 }
 
 type deviceAttrArg struct {
-	flags uint32
+	_     uint32 // flags
 	group uint32
 	attr  uint64
 	addr  uint64
