@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -191,4 +192,27 @@ func (c *Conn) broken(doing string, err error) error {
 		return fmt.Errorf("%s %s frames, peer %s: %w for %v: %w", doing, c.class, c.far, ErrVanished, c.opts.KeepAlive, err)
 	}
 	return fmt.Errorf("%s %s frames, peer %s: %w", doing, c.class, c.far, err)
+}
+
+// awaitLocked waits on cond until done, which is called with mu held, says so or
+// fails, the connection stops, or ctx ends. mu must be held; it is released meanwhile.
+func (c *Conn) awaitLocked(ctx context.Context, done func() (bool, error)) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cond.Broadcast()
+	})
+	defer stop()
+	for {
+		if err := c.Err(); err != nil {
+			return err
+		}
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.cond.Wait()
+	}
 }

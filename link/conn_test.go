@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -284,6 +285,55 @@ func TestCloseWakesReaderAndWriter(t *testing.T) {
 	})
 }
 
+func TestFlush(t *testing.T) {
+	pipes(t, link.Bulk, link.Options{MaxQueued: 6 << 20}, func(t *testing.T, a, b *link.Conn) {
+		// Ten times what may be queued goes through a sender that flushes.
+		const frames = 60
+		payload := make([]byte, 1<<20)
+		sent := make(chan error, 1)
+		go func() {
+			var err error
+			for i := 0; err == nil && i < frames; i++ {
+				if err = a.Send(link.Header{Kind: 1}, payload); err == nil {
+					err = a.Flush(context.Background())
+				}
+			}
+			sent <- err
+		}()
+		buf := make([]byte, 1<<20)
+		for range frames {
+			mustRecv(t, b, buf)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+
+		// The peer stops reading: Flush waits, and ends with its context.
+		ctx, cancel := context.WithCancel(context.Background())
+		for a.Stats().SentQueued == 0 || a.Flush(canceled()) == nil {
+			mustSend(t, a, link.Header{Kind: 1}, payload)
+		}
+		got := make(chan error, 1)
+		go func() { got <- a.Flush(ctx) }()
+		cancel()
+		if err := <-got; err != context.Canceled {
+			t.Errorf("Flush: %v, want context.Canceled", err)
+		}
+		// So it does with the connection.
+		go func() { got <- a.Flush(context.Background()) }()
+		a.Close()
+		if err := <-got; !errors.Is(err, link.ErrClosed) {
+			t.Errorf("Flush of a closed connection: %v", err)
+		}
+	})
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // awaitBlockedInRead returns once thread tid sleeps in read(2). It makes a test
 // likelier to meet the state it is about; no test passes because of it.
 func awaitBlockedInRead(t *testing.T, tid int) {
@@ -303,32 +353,41 @@ func TestCloseWhileEverythingRuns(t *testing.T) {
 	pipes(t, link.Page, link.Options{}, func(t *testing.T, a, b *link.Conn) {
 		// Every call at once from many goroutines, ended by Close from both sides.
 		var wg sync.WaitGroup
-		enough := make(chan struct{}, 2)
-		for _, c := range []*link.Conn{a, b} {
+		enough := make(chan error, 2)
+		for _, end := range [][2]*link.Conn{{a, b}, {b, a}} {
+			c, peer := end[0], end[1]
 			for range 2 {
 				wg.Go(func() {
 					payload := make([]byte, 4096)
 					for c.Send(link.Header{Kind: 1}, payload) == nil {
 						c.Ping()
 						c.Offset()
+						for c.Err() == nil && c.Stats().FramesOut > peer.Stats().FramesIn+1000 {
+							runtime.Gosched() // else the queue would overflow
+						}
 					}
 				})
 			}
 			wg.Go(func() {
 				buf := make([]byte, link.Page.MaxPayload())
 				var h link.Header
-				for n := 0; ; n++ {
-					if _, err := c.Recv(&h, buf); err != nil {
+				var err error
+				for range 1000 {
+					if _, err = c.Recv(&h, buf); err != nil {
 						break
 					}
-					if n == 1000 {
-						enough <- struct{}{}
-					}
+				}
+				enough <- err
+				for err == nil {
+					_, err = c.Recv(&h, buf)
 				}
 			})
 		}
-		<-enough
-		<-enough
+		for range 2 {
+			if err := <-enough; err != nil {
+				t.Errorf("before any Close: %v", err)
+			}
+		}
 		wg.Go(func() { a.Close() })
 		wg.Go(func() { b.Close() })
 		wg.Wait()

@@ -58,6 +58,7 @@ func (l *Listener) Addr() string { return l.ln.Addr().String() }
 func (l *Listener) Accept() (*Incoming, error) {
 	select {
 	case in := <-l.incoming:
+		l.leave(in.place)
 		return in, nil
 	case <-l.ctx.Done():
 		return nil, ErrClosed
@@ -81,7 +82,7 @@ func (l *Listener) acceptLoop() {
 	for {
 		nc, err := l.ln.Accept()
 		if err == nil {
-			l.running.Go(func() { l.receive(nc) })
+			l.admit(nc)
 			continue
 		}
 		if l.ctx.Err() != nil {
@@ -98,18 +99,31 @@ func (l *Listener) acceptLoop() {
 	}
 }
 
-// receive takes one peer from accept(2) to Accept.
-func (l *Listener) receive(nc net.Conn) {
-	remote := nc.RemoteAddr().String()
+// admit makes nc a pending peer, for which the oldest may have to go.
+func (l *Listener) admit(nc net.Conn) {
 	ctx, cancel := context.WithTimeoutCause(l.ctx, l.opts.HandshakeTimeout, ErrHandshakeTimeout)
-	defer cancel()
 	ctx, drop := context.WithCancelCause(ctx)
-	defer drop(nil)
-	defer l.leave(l.enter(drop))
+	in := &Incoming{Remote: nc.RemoteAddr().String(), nc: nc, opts: l.opts}
 
-	in := &Incoming{Remote: remote, nc: nc, opts: l.opts}
-	err := aborting(ctx, nc, func() (err error) {
-		in.Hello, err = meet(nc)
+	l.mu.Lock()
+	if l.pending.Len() >= l.opts.MaxPending {
+		l.pending.Remove(l.pending.Front()).(context.CancelCauseFunc)(ErrCrowded)
+	}
+	in.place = l.pending.PushBack(drop)
+	l.mu.Unlock()
+
+	l.running.Go(func() {
+		defer cancel()
+		defer drop(nil)
+		defer l.leave(in.place)
+		l.receive(ctx, in)
+	})
+}
+
+// receive takes one pending peer to Accept, or drops it when ctx ends.
+func (l *Listener) receive(ctx context.Context, in *Incoming) {
+	err := aborting(ctx, in.nc, func() (err error) {
+		in.Hello, err = meet(in.nc)
 		return err
 	})
 	if err == nil {
@@ -120,26 +134,17 @@ func (l *Listener) receive(nc net.Conn) {
 			err = context.Cause(ctx)
 		}
 	}
-	nc.Close()
+	in.nc.Close()
 	if l.ctx.Err() == nil {
-		l.opts.OnError(remote, fmt.Errorf("handshake with %s: %w", remote, err))
+		l.opts.OnError(in.Remote, fmt.Errorf("handshake with %s: %w", in.Remote, err))
 	}
 }
 
-// enter makes room for one more pending handshake, which drop ends.
-func (l *Listener) enter(drop context.CancelCauseFunc) *list.Element {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending.Len() >= l.opts.MaxPending {
-		l.pending.Remove(l.pending.Front()).(context.CancelCauseFunc)(ErrCrowded)
-	}
-	return l.pending.PushBack(drop)
-}
-
+// leave ends a peer's being pending, if it still is.
 func (l *Listener) leave(e *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pending.Remove(e) // nothing happens if enter has removed it
+	l.pending.Remove(e) // of one removed before, nothing happens
 }
 
 // meet is the listening side's handshake up to the decision. It returns the
@@ -186,6 +191,7 @@ type Incoming struct {
 	Remote string // the peer's address
 	nc     net.Conn
 	opts   Options
+	place  *list.Element // in Listener.pending, while there
 }
 
 // Welcome accepts the peer and answers with hello, of which Protocol, Session,

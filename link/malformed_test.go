@@ -110,15 +110,13 @@ func TestPongWithSenselessStampsIsDropped(t *testing.T) {
 		t.Errorf("RTT = %+v", r)
 	}
 	offset, bound, ok := c.Offset()
-	if want := int64(-1<<63 + -1300 - 110 + 0); !ok || bound != 110 || offset != wrap(1<<63-1300)-110 {
+	if want := int64(1<<63 - 1300 - 110); !ok || bound != 110 || offset != want {
 		t.Errorf("offset %d, bound %d, %v; want %d", offset, bound, ok, want)
 	}
 	if n := c.Stats().PingsDropped; n != 2 {
 		t.Errorf("%d pings dropped, want 2", n)
 	}
 }
-
-func wrap(v uint64) int64 { return int64(v) }
 
 func TestSampleArithmetic(t *testing.T) {
 	for _, test := range []struct {

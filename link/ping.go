@@ -183,28 +183,21 @@ func (c *Conn) Offset() (offset int64, errBound uint64, ok bool) {
 // answer is in. Another goroutine must be in Recv, on both sides. Errors: the
 // context's, io.EOF if the peer ended, or as Send.
 func (c *Conn) AwaitPings(ctx context.Context, n int) error {
-	stop := context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.cond.Broadcast()
-	})
-	defer stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range n {
 		if err := c.pingLocked(); err != nil {
 			return err
 		}
-		for want := c.ping.sent; c.ping.answered < want; c.cond.Wait() {
-			if err := ctx.Err(); err != nil {
-				return err
+		want := c.ping.sent
+		err := c.awaitLocked(ctx, func() (bool, error) {
+			if c.ping.answered < want && c.eof {
+				return false, io.EOF
 			}
-			if err := c.Err(); err != nil {
-				return err
-			}
-			if c.eof {
-				return io.EOF
-			}
+			return c.ping.answered >= want, nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

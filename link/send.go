@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,18 @@ func (c *Conn) Send(h Header, payload ...[]byte) error {
 	err := c.sendLocked(&h, payload...)
 	c.mu.Unlock()
 	return err
+}
+
+// Flush waits until the socket has taken all that Send had to queue. A sender of
+// much, as of a bulk transfer, calls it to go as fast as the peer reads and not
+// meet ErrBacklog. It blocks, so it is not for a thread that must get back to
+// Recv: two ends could wait for each other. Errors: the context's, or as Send.
+func (c *Conn) Flush(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.awaitLocked(ctx, func() (bool, error) {
+		return c.send.queue.size == 0, c.send.gone
+	})
 }
 
 // sendLocked is Send past its checks. mu must be held.
