@@ -43,6 +43,8 @@ const (
 	AVX512                // ZMM0 to ZMM31 and K0 to K7
 )
 
+func (v Vectors) String() string { return [...]string{"SSE", "AVX", "AVX-512"}[v] }
+
 // XCR0 is the feature mask the registers need.
 func (v Vectors) XCR0() uint64 { return [...]uint64{0, 0x7, 0xe7}[v] }
 
@@ -88,13 +90,19 @@ func SelfCheck(m *Machine, o SelfCheckOptions) error {
 
 // Status is what a SelfCheck program has to say.
 type Status struct {
-	Passes, Failed, Ticks uint64
+	Passes uint64 // completed
+	Failed uint64 // what was found wrong, a Check* number; 0 if nothing
+	Ticks  uint64 // timer interrupts taken
+	Rounds uint64 // checks of the general registers left in this pass
 }
 
 // SelfCheckStatus reads the status from the program's data, which may be
 // running: read word by word with the given function.
 func SelfCheckStatus(data uint64, load func(gpa uint64) uint64) Status {
-	return Status{load(data + checkCounter), load(data + checkFailed), load(data + checkTicks)}
+	return Status{
+		Passes: load(data + checkCounter), Failed: load(data + checkFailed),
+		Ticks: load(data + checkTicks), Rounds: load(data + checkRounds),
+	}
 }
 
 // selfCheck generates the program's ring 3 part.
@@ -129,8 +137,9 @@ func (p *selfCheck) failIf(c Cond, number int32) {
 	p.Jmp(good)
 	p.Bind(bad)
 	p.MovMem(p.at(checkFailed), number)
-	stop := p.Here()
 	p.Out8(PortFail, uint8(number))
+	stop := p.Here()
+	p.Pause()
 	p.Jmp(stop)
 	p.Bind(good)
 }

@@ -70,7 +70,7 @@ type VM struct {
 	*vcpu.VM
 	RAM    *RAM
 	Router *apic.Router
-	// Events gets what goes wrong. It must be read, or have room.
+	// Events gets what goes wrong; once it is full, further events are lost.
 	Events chan Event
 	// PortHook, if not nil, sees every port access before the built-in
 	// answers and takes it by returning true. On the vCPU's thread.
@@ -136,9 +136,9 @@ func (x *exits) PortIO(v *vcpu.VCPU, op *vcpu.PortIO) error {
 	}
 	switch {
 	case op.Write && op.Port == micro.PortFault:
-		x.Events <- Event{VCPU: v, Kind: Fault, Code: op.Data[0]}
+		x.event(Event{VCPU: v, Kind: Fault, Code: op.Data[0]})
 	case op.Write && op.Port == micro.PortFail:
-		x.Events <- Event{VCPU: v, Kind: Fail, Code: op.Data[0]}
+		x.event(Event{VCPU: v, Kind: Fail, Code: op.Data[0]})
 	case op.Write && op.Port == micro.PortReport:
 		x.Reports.Add(1)
 	case !op.Write:
@@ -163,8 +163,15 @@ func answer(data []byte) {
 	}
 }
 
-func (x *exits) Shutdown(v *vcpu.VCPU) { x.Events <- Event{VCPU: v, Kind: Shutdown} }
+func (x *exits) Shutdown(v *vcpu.VCPU) { x.event(Event{VCPU: v, Kind: Shutdown}) }
 
 func (x *exits) Fatal(v *vcpu.VCPU, err error) {
-	x.Events <- Event{VCPU: v, Kind: Fatal, Err: err}
+	x.event(Event{VCPU: v, Kind: Fatal, Err: err})
+}
+
+func (x *exits) event(e Event) {
+	select {
+	case x.Events <- e:
+	default:
+	}
 }
