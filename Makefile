@@ -13,6 +13,8 @@ existing = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 RACE_PKGS := $(call existing,./link/... ./dsm ./acpi/... ./boot/... ./vmm/... ./lease/... ./scripts/...)
 # Tests that need ring 0 at hardware speed: they run where guests run, besides here.
 GUEST_PKGS := $(call existing,./vcpu/kvm/... ./dsm/uffd/...)
+# Tests of micro guests, on the emulated Intel host.
+INTEL_PKGS := $(call existing,./vcpu/kvm/...)
 # Tests of the whole: they run only where guests run.
 SYSTEM_PKGS := $(call existing,./tests/...)
 
@@ -43,6 +45,10 @@ test: setup lint ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
 	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS)))
 	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
+
+.PHONY: test-intel
+test-intel: setup ## micro guests on the emulated Intel host; minutes
+	scripts/testbed-intel test $(INTEL_PKGS)
 
 .PHONY: clean
 clean: ## remove what was built; what was fetched stays in the cache

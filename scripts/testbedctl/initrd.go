@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
-	"golang.org/x/sys/unix"
 
 	"coalesce/scripts/testbedctl/agent"
 	"coalesce/scripts/testbedctl/wire"
@@ -30,11 +29,10 @@ type initrd struct {
 
 // newInitrd returns an empty one; close it with file.Close.
 func newInitrd() (*initrd, error) {
-	fd, err := unix.MemfdCreate("testbed-initrd", unix.MFD_CLOEXEC)
+	f, err := memoryFile("initrd", nil)
 	if err != nil {
-		return nil, fmt.Errorf("create a memory file: %w", err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "testbed-initrd")
 	return &initrd{file: f, out: cpio.Newc.Writer(f), dirs: map[string]bool{".": true}, libs: map[string]bool{}}, nil
 }
 

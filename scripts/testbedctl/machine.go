@@ -8,32 +8,69 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"coalesce/scripts/testbedctl/agent"
+	"coalesce/scripts/testbedctl/pty"
 )
 
 // machine is a running emulated host.
 type machine struct {
 	cmd     *exec.Cmd
-	errors  tail          // what the emulator says on standard error
-	port    *os.File      // both ways: frames
-	console *os.File      // both ways: the kernel's console
+	errors  tail          // what the emulator says
+	port    *os.File      // frames; both ways if the emulator can
+	console *os.File      // the kernel's console
+	display *pty.Terminal // what the emulator takes for its screen; nil if it needs none
 	exited  chan struct{} // closed when the emulator has ended
 }
 
-// command is the kernel's command line: a panic ends the emulator (-no-reboot), so it is noticed at once.
+// kind is a kind of emulated host.
+type kind struct {
+	name      string
+	kernel    string        // file in build/kernel that boot wants
+	modules   []string      // loaded in it, besides commonModules
+	params    []string      // of modules, as wire.Plan has them
+	bootLimit time.Duration // how long it may take until its agent speaks
+
+	// What the command line may change.
+	cpus    int
+	memory  int // MiB
+	cpu     string
+	timeout time.Duration
+
+	boot func(o *options, kernel string, ramdisk *os.File) (*machine, error)
+}
+
+// commonModules are loaded in every emulated host.
+var commonModules = []string{"msr", "veth", "bridge", "tun", "sch_netem", "sch_tbf", "sch_htb"}
+
+// kinds by the value of --machine.
+var kinds = map[string]kind{
+	"amd": {
+		name: "AMD", kernel: "vmlinux", modules: []string{"kvm-amd"}, bootLimit: 2 * time.Minute, // 4 s is usual
+		cpus: 2, memory: 3000, cpu: "EPYC,+svm,+npt", timeout: 10 * time.Minute,
+		boot: bootAMD,
+	},
+	"intel": {
+		name: "Intel", kernel: "vmlinuz", modules: []string{"kvm-intel"}, bootLimit: 15 * time.Minute, // 100 s is usual
+		params: []string{"kvm-intel.ko eptad=0"}, // with A/D bits, EPT counts page walks as writes
+		cpus:   1, memory: 1024, cpu: "corei7_haswell_4770", timeout: 30 * time.Minute,
+		boot: bootIntel,
+	},
+}
+
+// commandLine is the kernel's command line: a panic ends the emulator (-no-reboot), so it is noticed at once.
 const commandLine = "console=ttyS0 rdinit=/init reboot=t panic=-1 oops=panic mitigations=off tsc=reliable quiet"
 
-// boot starts the emulated host. kernel is an ELF image: entered by PVH, it saves the decompression. Call it from the thread that started the program: the emulator dies with it.
-func boot(o *options, kernel string, ramdisk *os.File) (*machine, error) {
+// bootAMD starts QEMU. kernel is an ELF image: entered by PVH, it saves the decompression. Call it from the thread that started the program: the emulator dies with it.
+func bootAMD(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		return nil, fmt.Errorf("%w: run scripts/setup", err)
 	}
-	m := &machine{exited: make(chan struct{})}
-	m.errors.limit = 64 << 10
+	m := newMachine()
 	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
@@ -59,17 +96,33 @@ func boot(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 	)
 	m.cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], ramdisk}
 	m.cmd.Stderr = &m.errors
+	if err := m.start(nil); err != nil {
+		m.closeFiles()
+		return nil, err
+	}
+	return m, nil
+}
+
+func newMachine() *machine {
+	return &machine{errors: tail{limit: 64 << 10}, exited: make(chan struct{})}
+}
+
+// start starts the emulator, with a terminal of its own if tty is not nil.
+func (m *machine) start(tty *os.File) error {
 	// A group of its own: Ctrl-C is for us, we end it.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if tty != nil {
+		m.cmd.Stdin, m.cmd.Stdout, m.cmd.Stderr = tty, tty, tty
+		m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
+	}
 	if err := m.cmd.Start(); err != nil {
-		m.closeFiles()
-		return nil, fmt.Errorf("start %s: %w", qemu, err)
+		return fmt.Errorf("start %s: %w", m.cmd.Path, err)
 	}
 	go func() {
 		_ = m.cmd.Wait() // how it ended does not matter: what counts is the last frame
 		close(m.exited)
 	}()
-	return m, nil
+	return nil
 }
 
 // stop ends the emulator, if it has not ended, and waits until it is gone.
@@ -84,6 +137,9 @@ func (m *machine) closeFiles() {
 		if f != nil {
 			f.Close()
 		}
+	}
+	if m.display != nil {
+		m.display.Close()
 	}
 }
 

@@ -21,6 +21,7 @@ type options struct {
 	flags *flag.FlagSet
 	help  bool
 
+	machine string // key of kinds
 	cpus    int
 	memory  int // MiB
 	thread  string
@@ -46,17 +47,18 @@ type options struct {
 
 // newOptions returns the options of a verb with their defaults.
 func newOptions(verb string) *options {
-	o := &options{verb: verb, memory: 3000, timeout: 600 * time.Second, flags: flag.NewFlagSet(verb, flag.ContinueOnError)}
+	o := &options{verb: verb, flags: flag.NewFlagSet(verb, flag.ContinueOnError)}
 	f := o.flags
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
-	f.IntVar(&o.cpus, "cpus", 2, "`N` CPUs of the emulated host")
-	f.Func("memory", "its memory, `SIZE` in MiB or with M or G (default 3000M)", o.setMemory)
-	f.StringVar(&o.thread, "thread", "single", "`single` or multi: host threads that emulate its CPUs; multi is faster and less sound")
-	f.StringVar(&o.cpu, "cpu", "EPYC,+svm,+npt", "its CPU `MODEL`, as QEMU names it")
+	f.StringVar(&o.machine, "machine", "amd", "`KIND` of emulated host: amd, or intel, which is slow")
+	f.IntVar(&o.cpus, "cpus", 0, "`N` CPUs of the emulated host (default 2; intel: 1)")
+	f.Func("memory", "its memory, `SIZE` in MiB or with M or G (default 3000M; intel: 1024M)", o.setMemory)
+	f.StringVar(&o.thread, "thread", "single", "`HOW` to emulate amd's CPUs: single thread, or multi, which is faster and less sound")
+	f.StringVar(&o.cpu, "cpu", "", "its CPU `MODEL`, as the emulator names it (default EPYC,+svm,+npt; intel: corei7_haswell_4770)")
 	f.StringVar(&o.append, "append", "", "`WORDS` added to its kernel's command line")
 	f.Func("param", "`MODULE:NAME=VALUE`: a module's parameter, such as kvm_amd:npt=0 (repeatable)", o.addParam)
-	f.Func("timeout", "`SECONDS` until it is ended with status 124 (default 600)", o.setTimeout)
+	f.Func("timeout", "`SECONDS` until it is ended with status 124 (default 600; intel: 1800)", o.setTimeout)
 	f.Func("file", "`SRC:DST`: put the file SRC of this machine in at DST (repeatable)", addPair(&o.files))
 	f.Func("tree", "`DIR:DST`: put the folder DIR with all in it in at DST (repeatable)", addPair(&o.trees))
 	f.Func("program", "`PATH[:DST]`: put in a program of this machine with the shared libraries it needs (repeatable)", o.addProgram)
@@ -80,7 +82,7 @@ func (o *options) printFlags(w io.Writer) {
 			return
 		}
 		value, text := flag.UnquoteUsage(f)
-		if f.DefValue != "" && f.DefValue != "false" {
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
 			text += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
 		fmt.Fprintf(w, "  %-28s %s\n", strings.TrimSpace("--"+f.Name+" "+value), text)
@@ -96,7 +98,17 @@ func (o *options) parse(args []string) error {
 		return nil
 	}
 	o.args = o.flags.Args()
+	host, ok := kinds[o.machine]
+	if !ok {
+		return usageErrorf("--machine %s: give amd or intel", o.machine)
+	}
+	setDefault(&o.cpus, host.cpus)
+	setDefault(&o.memory, host.memory)
+	setDefault(&o.cpu, host.cpu)
+	setDefault(&o.timeout, host.timeout)
 	switch {
+	case o.tty && o.machine != "amd", o.verb == "shell" && o.machine != "amd":
+		return usageErrorf("--machine %s has no way in for a terminal", o.machine)
 	case o.cpus < 1 || o.cpus > 64:
 		return usageErrorf("--cpus %d: give 1 to 64", o.cpus)
 	case o.thread != "single" && o.thread != "multi":
@@ -121,6 +133,14 @@ func (o *options) parse(args []string) error {
 		}
 	}
 	return nil
+}
+
+// setDefault sets what the command line left at its zero value.
+func setDefault[T comparable](value *T, preset T) {
+	var zero T
+	if *value == zero {
+		*value = preset
+	}
 }
 
 func (o *options) setMemory(s string) error {

@@ -30,6 +30,8 @@ func TestParse(t *testing.T) {
 		{"test", "./a ./b -- -test.v", func(o *options) bool {
 			return reflect.DeepEqual(o.args, []string{"./a", "./b"}) && reflect.DeepEqual(o.rest, []string{"-test.v"})
 		}},
+		{"run", "ls", func(o *options) bool { return o.cpus == 2 && o.memory == 3000 && o.timeout == 600*time.Second }},
+		{"run", "--machine intel --cpus 2 ls", func(o *options) bool { return o.cpus == 2 && o.memory == 1024 }},
 		{"shell", "", func(o *options) bool { return o.tty }},
 		{"run", "--help", func(o *options) bool { return o.help }},
 	} {
@@ -48,7 +50,10 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct{ verb, line, want string }{
 		{"run", "", "no command"},
-		{"run", "--cpus 0 ls", "1 to 64"},
+		{"run", "--cpus -1 ls", "1 to 64"},
+		{"run", "--machine vax ls", "amd or intel"},
+		{"run", "--machine intel --tty ls", "no way in"},
+		{"shell", "--machine intel", "no way in"},
 		{"run", "--thread both ls", "single or multi"},
 		{"run", "--memory 12x ls", "give a size"},
 		{"run", "--memory 1M ls", "give a size"},

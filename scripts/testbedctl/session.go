@@ -20,12 +20,6 @@ import (
 	"coalesce/scripts/testbedctl/wire"
 )
 
-// bootLimit is how long the emulated host may take until its agent speaks; 4 s is usual.
-const bootLimit = 120 * time.Second
-
-// hostModules are loaded in every emulated host.
-var hostModules = []string{"kvm-amd", "msr", "veth", "bridge", "tun", "sch_netem", "sch_tbf", "sch_htb"}
-
 // session is one run of an emulated host.
 type session struct {
 	o       *options
@@ -56,15 +50,17 @@ func execute(o *options) error {
 	s.console.limit, s.kernel.limit = 1<<20, 1<<20
 	signal.Notify(s.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	build := filepath.Join(root, "build")
-	if !isFile(filepath.Join(build, "kernel/vmlinux")) {
+	host := kinds[o.machine]
+	kernel := filepath.Join(build, "kernel", host.kernel)
+	if !isFile(kernel) {
 		return fmt.Errorf("build/kernel is missing: run scripts/setup")
 	}
 	if !filepath.IsAbs(o.logs) {
 		o.logs = filepath.Join(root, o.logs)
 	}
 
-	plan := wire.Plan{Params: o.params, Terminal: o.tty, Rows: 24, Cols: 80}
-	if plan.Modules, err = loadOrder(filepath.Join(build, "kernel"), hostModules); err != nil {
+	plan := wire.Plan{Params: append(host.params, o.params...), Terminal: o.tty, Rows: 24, Cols: 80}
+	if plan.Modules, err = loadOrder(filepath.Join(build, "kernel"), append(host.modules, commonModules...)); err != nil {
 		return err
 	}
 	if cols, rows, err := term.GetSize(int(os.Stdin.Fd())); o.tty && err == nil && cols > 0 && rows > 0 {
@@ -91,10 +87,10 @@ func execute(o *options) error {
 	}
 
 	start := time.Now()
-	if s.m, err = boot(o, filepath.Join(build, "kernel/vmlinux"), ramdisk.file); err != nil {
+	if s.m, err = host.boot(o, kernel, ramdisk.file); err != nil {
 		return err
 	}
-	err = s.attend(start)
+	err = s.attend(start, host)
 	s.m.stop()
 	if s.restore != nil {
 		s.restore()
@@ -179,13 +175,14 @@ func terminfo() (kind, file string) {
 
 // attend waits for the emulated host and passes on what it says, until it is done, out of time, broken or we are told
 // to end.
-func (s *session) attend(start time.Time) error {
+func (s *session) attend(start time.Time, host kind) error {
+	bootLimit := min(host.bootLimit, s.o.timeout)
 	s.send = wire.NewWriter(s.m.port)
 	go s.readConsole()
 	go s.readFrames()
 	limit := time.NewTimer(s.o.timeout)
 	defer limit.Stop()
-	bootTimer := time.NewTimer(min(bootLimit, s.o.timeout))
+	bootTimer := time.NewTimer(bootLimit)
 	defer bootTimer.Stop()
 	// After the limit the command has a moment to say where it is, and whatever it says then, it was too late.
 	var quit <-chan time.Time
@@ -195,8 +192,8 @@ func (s *session) attend(start time.Time) error {
 		case h := <-s.hello:
 			bootTimer.Stop()
 			if !s.o.quiet {
-				fmt.Fprintf(os.Stderr, "testbed: up in %.1f s: %d CPUs, %d MiB, thread=%s, Linux %s\n",
-					time.Since(start).Seconds(), s.o.cpus, s.o.memory, s.o.thread, h.Kernel)
+				fmt.Fprintf(os.Stderr, "testbed: up in %.1f s: %s, CPUs: %d, memory: %d MiB, Linux %s\n",
+					time.Since(start).Seconds(), host.name, s.o.cpus, s.o.memory, h.Kernel)
 			}
 			if s.o.tty {
 				s.connectTerminal()
@@ -207,7 +204,7 @@ func (s *session) attend(start time.Time) error {
 			}
 			return err
 		case <-bootTimer.C:
-			return fmt.Errorf("not up after %v", min(bootLimit, s.o.timeout))
+			return fmt.Errorf("not up after %v", bootLimit)
 		case <-limit.C:
 			// A Go program answers SIGQUIT with its goroutines' stacks.
 			s.tell(wire.Signal, []byte{byte(unix.SIGQUIT)})

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"coalesce/scripts/testbedctl/pty"
 	"coalesce/scripts/testbedctl/wire"
 )
 
@@ -26,7 +27,7 @@ type worker struct {
 	send  *wire.Writer
 	group atomic.Int64 // process group of the running command; 0: none
 
-	terminal *terminal // the commands'; nil without one
+	terminal *pty.Terminal // the commands'; nil without one
 }
 
 // Work is the worker process: it runs the plan and returns once everything was reported.
@@ -69,7 +70,7 @@ func (w *worker) run() (int, error) {
 		return 0, err
 	}
 	if w.plan.Terminal {
-		if w.terminal, err = openTerminal(w.plan.Rows, w.plan.Cols); err != nil {
+		if w.terminal, err = pty.Open(w.plan.Rows, w.plan.Cols); err != nil {
 			return 0, err
 		}
 	}
@@ -140,7 +141,7 @@ func (w *worker) listen() {
 		case wire.Resize:
 			var size wire.ResizeBody
 			if w.terminal != nil && json.Unmarshal(payload, &size) == nil {
-				_ = w.terminal.resize(size.Rows, size.Cols) // keeps the old size
+				_ = w.terminal.Resize(size.Rows, size.Cols) // keeps the old size
 			}
 		case wire.Signal:
 			if group := w.group.Load(); group > 0 && len(payload) == 1 {
@@ -171,7 +172,7 @@ func (w *worker) command(c wire.Command) (int, error) {
 	}()
 	kinds := []wire.Kind{wire.Stdout, wire.Stderr}
 	if w.terminal != nil {
-		tty, err := w.terminal.openPeer()
+		tty, err := w.terminal.OpenPeer()
 		if err != nil {
 			return 126, err
 		}
