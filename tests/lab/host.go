@@ -39,7 +39,7 @@ func (l *Lab) AddHost(name string) (h *Host, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
-	if h.route, err = netlink.NewHandleAt(h.ns); err != nil {
+	if h.route, err = netlink.NewHandleAt(h.ns, unix.NETLINK_ROUTE); err != nil {
 		return nil, errors.Join(fmt.Errorf("host %s: open netlink: %w", name, err), h.ns.Close())
 	}
 	if err := h.up("lo"); err != nil {

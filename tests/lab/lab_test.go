@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 	case "wait": // until it is told to end
 		fmt.Println("waiting")
-		select {}
+		time.Sleep(time.Hour)
 	case "owner": // a program with a lab and a process in it, to be killed
 		l := New(nil)
 		h, err := l.AddHost("one")
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 			var p *Process
 			if p, err = h.Start(Command{Name: "sleeper", Path: "/proc/self/exe", Env: []string{"LAB_TEST_ROLE=wait"}}); err == nil {
 				fmt.Println("owns", p.Pid, h.link)
-				select {}
+				time.Sleep(time.Hour)
 			}
 		}
 		fmt.Fprintln(os.Stderr, err)
