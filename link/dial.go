@@ -20,18 +20,19 @@ func Dial(ctx context.Context, addr string, hello Hello, opts Options) (*Conn, e
 	if err := hello.check(); err != nil {
 		return nil, fmt.Errorf("greeting %s: %w", addr, err)
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.HandshakeTimeout, ErrHandshakeTimeout)
 	defer cancel()
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-			if !errors.Is(err, ErrHandshakeTimeout) {
-				return nil, fmt.Errorf("connecting to %s: %w", addr, err)
-			}
-			return nil, fmt.Errorf("%w %s: no answer within %v", ErrUnreachable, addr, opts.HandshakeTimeout)
-		}
+	var ne net.Error
+	switch {
+	case err == nil:
+	case caller.Err() != nil:
+		return nil, fmt.Errorf("connecting to %s: %w", addr, context.Cause(caller))
+	case errors.As(err, &ne) && ne.Timeout():
+		return nil, fmt.Errorf("%w %s: no answer within %v", ErrUnreachable, addr, opts.HandshakeTimeout)
+	default:
 		return nil, fmt.Errorf("%w %s: %w", ErrUnreachable, addr, brief(err))
 	}
 	var peer Hello

@@ -28,21 +28,24 @@
 //	Send, Ping, CloseWrite, Abort     any thread; never block on the peer
 //	Recv                              one at a time; blocks its thread in read(2)
 //	RTT, Offset, Stats, Err, …        any thread; never block on the peer
-//	AwaitPings                        a goroutine other than Recv's; blocks
+//	AwaitPings, Flush                 a goroutine other than Recv's; block
 //	Close                             any goroutine; waits for Recv and the writer to return
 //
 // After the handshake the socket is a plain blocking descriptor outside the
 // runtime's poller. A thread locked to its goroutine that calls Recv sleeps in
 // the kernel and is woken by it directly: no netpoll, no channel, no hand-over
 // between threads on the way of a page or an interrupt. Send and Recv do not
-// allocate. The class decides the bound on a payload; the caller's buffer of
+// allocate. Two conditions are the caller's: GOMAXPROCS leaves a P for every
+// thread that may come back from read(2), or it sleeps again until one is free;
+// and buffers are never the guest view of memory. The class decides the bound on a payload; the caller's buffer of
 // Class.MaxPayload bytes always suffices.
 //
 // Send offers a frame to the socket without waiting. What a slow peer's socket
 // does not take is queued in memory, in order, and drained by a writer goroutine
 // that exists only while there is something to drain. A queue longer than
 // Options.MaxQueued ends the connection: a peer that far behind is not coming
-// back, and memory is finite.
+// back, and memory is finite. Who sends more than that, a bulk transfer, calls
+// Flush in between.
 //
 // # How a connection ends
 //

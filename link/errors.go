@@ -22,8 +22,9 @@ var (
 	ErrClosed = errors.New("connection closed")
 	// ErrBacklog: the peer did not read, Options.MaxQueued bytes were waiting, and the connection was given up.
 	ErrBacklog = errors.New("the peer does not read: the send queue is full")
-	// ErrVanished: the peer's host stopped answering for Options.KeepAlive.
-	ErrVanished = errors.New("the peer's host stopped answering")
+	// ErrVanished: nothing came from the peer's host, or the peer took nothing of what waited for
+	// it, for Options.KeepAlive.
+	ErrVanished = errors.New("the peer stopped answering")
 	// ErrTooLong: a payload is larger than its class allows (Send) or than the caller's buffer (Recv).
 	ErrTooLong = errors.New("payload too long")
 	// ErrReservedKind: Send was given a kind that belongs to this package.

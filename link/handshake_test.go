@@ -367,6 +367,26 @@ func TestDialNobodyThere(t *testing.T) {
 	if err := dial("127.0.0.1", link.Hello{}, link.Options{}); !errors.Is(err, link.ErrUnreachable) {
 		t.Errorf("no port: %v, want ErrUnreachable", err)
 	}
+	// An address whose host answers nothing.
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // takes no filter
+	mute, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	raw, err := mute.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { silence(t, int(fd)) }); err != nil {
+		t.Fatal(err)
+	}
+	addr = mute.Addr().String()
+	err = dial(addr, link.Hello{}, link.Options{HandshakeTimeout: 20 * time.Millisecond})
+	if !errors.Is(err, link.ErrUnreachable) || err.Error() != "cannot reach "+addr+": no answer within 20ms" {
+		t.Errorf("%v, want ErrUnreachable", err)
+	}
 	var he *link.HelloError
 	if err := dial(addr, link.Hello{Class: link.NumClasses}, link.Options{}); !errors.As(err, &he) {
 		t.Errorf("no class: %v, want a *HelloError", err)

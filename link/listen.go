@@ -33,7 +33,9 @@ type Listener struct {
 // Listen listens on addr ("host:port"; port 0 picks one) and starts shaking
 // hands. The Listener must be closed.
 func Listen(addr string, opts Options) (*Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // Go's default; such a socket takes few of TCP's options
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", addr, brief(err))
 	}

@@ -153,19 +153,40 @@ func TestWindowForgetsAndTheMinimumDoesNot(t *testing.T) {
 }
 
 func TestStreamEndsInsideAFrame(t *testing.T) {
-	whole := frame(Header{Kind: 1, Seq: 1}, strings.Repeat("x", 40_000))
-	for _, cut := range []int{1, HeaderSize - 1, HeaderSize, HeaderSize + 1, len(whole) - 1} {
+	long := frame(Header{Kind: 1, Seq: 1}, strings.Repeat("x", 40_000))
+	ping := frame(Header{Kind: kindPing, Seq: 1}, "12345678")
+	for _, cut := range [][]byte{
+		long[:1], long[:HeaderSize-1], long[:HeaderSize], long[:HeaderSize+1], long[:len(long)-1],
+		ping[:HeaderSize], ping[:len(ping)-1],
+	} {
 		c, raw := rawPipe(t, Page, Options{})
-		put(t, raw, whole[:cut])
+		put(t, raw, cut)
 		if err := unix.Shutdown(raw, unix.SHUT_WR); err != nil {
 			t.Fatal(err)
 		}
 		var h Header
 		if _, err := c.Recv(&h, make([]byte, Page.MaxPayload())); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("cut at %d: %v, want io.ErrUnexpectedEOF", cut, err)
+			t.Errorf("after %d bytes: %v, want io.ErrUnexpectedEOF", len(cut), err)
 		}
 		if c.Err() == nil {
-			t.Errorf("cut at %d: the connection has not stopped", cut)
+			t.Errorf("after %d bytes: the connection has not stopped", len(cut))
+		}
+	}
+}
+
+func TestAddrText(t *testing.T) {
+	for _, test := range []struct {
+		sa   unix.Sockaddr
+		want string
+	}{
+		{&unix.SockaddrInet4{Port: 80, Addr: [4]byte{10, 0, 0, 1}}, "10.0.0.1:80"},
+		{&unix.SockaddrInet6{Port: 81, Addr: [16]byte{15: 1}}, "[::1]:81"},
+		{&unix.SockaddrInet6{Port: 82, Addr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 2}}, "10.0.0.2:82"},
+		{&unix.SockaddrUnix{}, "a unix socket"},
+		{nil, "an unknown address"},
+	} {
+		if got := addrText(test.sa, nil); got != test.want {
+			t.Errorf("%+v is %q, want %q", test.sa, got, test.want)
 		}
 	}
 }

@@ -8,11 +8,12 @@ type Options struct {
 	// HandshakeTimeout bounds connecting plus handshake (Dial), and the wait for
 	// a peer's Hello and for Accept to take it (Listener). Default 5 s.
 	HandshakeTimeout time.Duration
-	// KeepAlive is after how long a peer whose host has vanished becomes an
-	// error: nothing heard on an idle connection, data unacknowledged, or a full
-	// receive window that the peer does not drain. Default 2 s; negative: never.
-	// An idle connection is probed by whole seconds, so 2 s is the least that
-	// holds for it. TCP only.
+	// KeepAlive is after how long a silent peer becomes an error (ErrVanished): an
+	// idle connection whose probes, or data whose delivery, nobody acknowledges;
+	// also a peer that is alive and takes nothing although its receive window is
+	// full, so a class whose receiver may pause that long needs more. Default 2 s;
+	// negative: never. An idle connection is probed by whole seconds, so 2 s is the
+	// least that holds for it. TCP only.
 	KeepAlive time.Duration
 	// MaxQueued bounds, in bytes, what Send keeps for a peer that does not read.
 	// Default 64 MiB.
