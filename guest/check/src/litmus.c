@@ -184,10 +184,16 @@ static void batches(int self, void *arg)
 	u64 rng = random_for(self), batch = 1;
 	for (; meet(&s->barrier, self, batch, self == 0 && (failed() || spent(&b, batch - 1))); batch++) {
 		int set = batch % SETS;
-		/* Delays of all scales: none, some instructions, ..., some page turns. */
+		/*
+		 * Delays of all scales: none, some instructions, ..., some page turns. Now and then a pause, at which an
+		 * emulator that runs CPUs in turns changes over.
+		 */
 		u64 delay = (1ull << next_random(&rng) % 15) - 1;
 		for (int i = 0; i < BATCH; i++) {
-			spin(next_random(&rng) & delay);
+			u64 r = next_random(&rng);
+			spin(r & delay);
+			if (r >> 61 == 0)
+				pause_cpu();
 			code(s->x[set][i], s->y[set][i], 4 * batch + 1, 4 * batch + 2, s->log[self][set][i]);
 		}
 		if (self == 0 && batch > 1)

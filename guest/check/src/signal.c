@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Signals this thread has handled. Not reset: the other's first signal may come before this thread has begun. */
 static __thread volatile sig_atomic_t got;
 
 static void on_signal(int sig)
@@ -34,6 +35,7 @@ static bool wait_for(int self, struct signals *s, u64 n)
 			fail("signal %llu to CPU %d did not arrive within %.0f ms", (unsigned long long)n, opt.cpu[self], patience_ms());
 			return false;
 		}
+		pause_cpu();
 	}
 	return true;
 }
@@ -45,7 +47,6 @@ static void volley(int self, void *arg)
 	struct budget b = budget_start(1);
 	int other = worker_tid(1 - self);
 	u64 n = 0;
-	got = 0;
 	for (; !(self == 0 && spent(&b, n)); n++) {
 		if (self == 1 && !wait_for(self, s, n + 1))
 			break;

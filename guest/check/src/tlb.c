@@ -9,7 +9,7 @@
  *
  * The mapper waits, each round, until the user has used the new state: so its TLB entry is there when the next change
  * comes. Three sizes of mapping take turns: one page, a few that are flushed one by one, and more than Linux flushes
- * one by one (33).
+ * one by one (33). The user pauses each time round: an emulator that runs CPUs in turns changes over there.
  */
 #include "check.h"
 
@@ -118,6 +118,7 @@ static void remap_user(int self, void *arg)
 		}
 		atomic_store(&t->used->state, before);
 		progress(self, round);
+		pause_cpu();
 	}
 }
 
@@ -168,6 +169,7 @@ static void unmap_user(int self, void *arg)
 			fail("CPU %d read through a mapping after munmap had returned", opt.cpu[self]);
 		atomic_store(&t->used->state, before);
 		progress(self, round);
+		pause_cpu();
 	}
 }
 
@@ -215,6 +217,7 @@ static void protect_user(int self, void *arg)
 		stores += probe_increment((u64 *)t->area);
 		atomic_store(&t->used->tries, ++tries);
 		progress(self, stores);
+		pause_cpu();
 	}
 	t->used->stores = stores;
 }
