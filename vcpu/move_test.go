@@ -3,6 +3,7 @@ package vcpu_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -45,7 +46,7 @@ func TestMove(t *testing.T) {
 	ctx := context.Background()
 	r := newRig(t)
 	v := r.add(0)
-	must(t, r.SetTSCOffset(ctx, moveTSCOffset))
+	must(t, offsetTSC(r.VM))
 	vectors := bestVectors(t)
 	must(t, micro.SelfCheck(r.Machine, micro.SelfCheckOptions{
 		Code: codeAt, Data: dataAt, Vectors: vectors, Rounds: 10,
@@ -88,6 +89,16 @@ func TestMove(t *testing.T) {
 	}
 	t.Logf("%d moves, %d bytes of state each, %v per round trip with %v vectors; guest %+v",
 		moves, bytes/(moves/2), away/(moves/2), vectors, st)
+}
+
+// offsetTSC gives both processes' vCPUs the same time, which they have anyway
+// where KVM knows no offset.
+func offsetTSC(m *microvm.VM) error {
+	err := m.SetTSCOffset(context.Background(), moveTSCOffset)
+	if errors.Is(err, kvm.ErrNotSupported) {
+		return nil
+	}
+	return err
 }
 
 // spin lets some time pass, up to 300 us, at a grain that timers do not have.
@@ -152,7 +163,7 @@ func movePeer() error {
 	if err != nil {
 		return err
 	}
-	if err := m.SetTSCOffset(ctx, moveTSCOffset); err != nil {
+	if err := offsetTSC(m); err != nil {
 		return err
 	}
 	rng := rand.New(rand.NewPCG(3, 4))

@@ -15,7 +15,9 @@ func (v *VCPU) open() (err error) {
 	if err := blockKick(); err != nil {
 		return err
 	}
-	if err := setThreadName(v.String()); err != nil {
+	var name threadName
+	copy(name[:len(name)-1], v.String())
+	if v.oldName, err = swapThreadName(name); err != nil {
 		return err
 	}
 	if v.alarm, err = newAlarm(v.tid); err != nil {
@@ -58,6 +60,8 @@ func (v *VCPU) shut() {
 		v.kvm.Close()
 	}
 	v.alarm.delete()
+	// A thread that Go starts while this one ends takes over its name.
+	_, _ = swapThreadName(v.oldName)
 }
 
 // applyTSCOffset gives the vCPU the VM's offset, if one was set.
@@ -69,13 +73,4 @@ func (v *VCPU) applyTSCOffset() error {
 		return nil
 	}
 	return v.kvm.SetTSCOffset(offset)
-}
-
-// setThreadName makes the vCPU's thread recognisable in ps and top.
-func setThreadName(name string) error {
-	p, err := unix.BytePtrFromString(name)
-	if err != nil {
-		return err
-	}
-	return prctlName(p)
 }

@@ -105,7 +105,17 @@ func (a *alarm) delete() {
 	syscall.RawSyscall(unix.SYS_TIMER_DELETE, uintptr(a.id), 0, 0)
 }
 
-// prctlName is PR_SET_NAME for the calling thread.
-func prctlName(name *byte) error {
-	return unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+// threadName is a thread's name with its terminating zero (TASK_COMM_LEN).
+type threadName [16]byte
+
+// swapThreadName names the calling thread, which makes it recognisable in ps
+// and top, and returns the name it had.
+func swapThreadName(name threadName) (old threadName, err error) {
+	if err := unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&old)), 0, 0, 0); err != nil {
+		return old, fmt.Errorf("PR_GET_NAME: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0); err != nil {
+		return old, fmt.Errorf("PR_SET_NAME: %w", err)
+	}
+	return old, nil
 }

@@ -139,7 +139,8 @@ type VCPU struct {
 
 	// All below belongs to the thread.
 
-	alarm alarm
+	oldName threadName // the thread's, from before it was this vCPU's
+	alarm   alarm
 	// incomplete: an I/O or MSR exit has been answered, but KVM finishes the
 	// instruction only on the next KVM_RUN.
 	incomplete bool
@@ -201,9 +202,9 @@ func (v *VCPU) Sync(ctx context.Context) error {
 	return v.do(ctx, "look up", func() error { return nil })
 }
 
-// Setup gives a paused vCPU registers and, unless it is 0, XCR0.
-// IA32_APIC_BASE is the APIC's, whatever sregs says. Vector registers and MSRs
-// stay.
+// Setup gives a paused vCPU registers and, unless it is 0, XCR0, with which
+// it will run when resumed, whatever it was waiting for. IA32_APIC_BASE is the
+// APIC's, whatever sregs says. Vector registers and MSRs stay.
 func (v *VCPU) Setup(ctx context.Context, regs kvm.Regs, sregs kvm.Sregs, xcr0 uint64) error {
 	return v.do(ctx, "set registers", func() error {
 		if err := v.mustBePaused(); err != nil {
@@ -217,6 +218,7 @@ func (v *VCPU) Setup(ctx context.Context, regs kvm.Regs, sregs kvm.Sregs, xcr0 u
 				return err
 			}
 		}
+		v.apic.SetActivity(apic.Running)
 		return v.settle()
 	})
 }

@@ -126,17 +126,22 @@ func (m *VM) Resume(ctx context.Context) error {
 
 // SetTSCOffset sets what is added to the host's TSC to get the guest's, in
 // ticks modulo 2^64, for all vCPUs there are and will be. The vCPUs must be
-// paused: the guest must not see one of them jump before the others.
+// paused: the guest must not see one of them jump before the others. After an
+// error some may have it and some not.
 func (m *VM) SetTSCOffset(ctx context.Context, offset uint64) error {
+	err := m.each(ctx, "set the TSC offset", func(v *VCPU) error {
+		if v.Phase() == Running || v.Phase() == Waiting {
+			return ErrNotPaused
+		}
+		return v.kvm.SetTSCOffset(offset)
+	})
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	m.tscOffset, m.tscSet = offset, true
 	m.mu.Unlock()
-	return m.each(ctx, "set the TSC offset", func(v *VCPU) error {
-		if err := v.mustBePaused(); err != nil {
-			return err
-		}
-		return v.applyTSCOffset()
-	})
+	return nil
 }
 
 // each has every vCPU do something on its thread, concurrently, and joins

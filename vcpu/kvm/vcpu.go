@@ -259,8 +259,17 @@ func (v *VCPU) TSCOffset() (uint64, error) {
 	return off, unsupported("KVM_VCPU_TSC_OFFSET", "5.16", errno)
 }
 
-// SetTSCOffset is the inverse of TSCOffset.
+// SetTSCOffset is the inverse of TSCOffset. KVM without hardware
+// virtualisation accepts an offset and ignores it, which is an error that Is
+// ErrNotSupported here.
 func (v *VCPU) SetTSCOffset(off uint64) error {
 	errno := deviceAttr(v.fd, KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &off)
-	return unsupported("KVM_VCPU_TSC_OFFSET", "5.16", errno)
+	if err := unsupported("KVM_VCPU_TSC_OFFSET", "5.16", errno); err != nil {
+		return err
+	}
+	now, err := v.TSCOffset()
+	if err == nil && now != off {
+		err = &FeatureError{Feature: "a TSC offset", Err: fmt.Errorf("set to %#x, KVM keeps %#x", off, now)}
+	}
+	return err
 }

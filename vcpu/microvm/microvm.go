@@ -75,6 +75,8 @@ type VM struct {
 	// PortHook, if not nil, sees every port access before the built-in
 	// answers and takes it by returning true. On the vCPU's thread.
 	PortHook func(v *vcpu.VCPU, op *vcpu.PortIO) bool
+	// PortError, if not nil, is the answer to every port access.
+	PortError error
 	// OnExit is vcpu.Config.OnExit of vCPUs added later.
 	OnExit func(*vcpu.VCPU)
 
@@ -131,6 +133,9 @@ func (m *VM) Start(ctx context.Context, v *vcpu.VCPU, e micro.Entry) error {
 type exits VM
 
 func (x *exits) PortIO(v *vcpu.VCPU, op *vcpu.PortIO) error {
+	if x.PortError != nil {
+		return x.PortError
+	}
 	if x.PortHook != nil && x.PortHook(v, op) {
 		return nil
 	}
