@@ -3,7 +3,6 @@ package dsm
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	"coalesce/dsm/uffd"
 )
@@ -11,8 +10,7 @@ import (
 // serveFaults resolves userfaults on a thread of its own: it reads the
 // descriptor blocking, and answers or asks the home inline.
 func (e *Engine) serveFaults() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	LockServiceThread()
 	defer e.running.Done()
 	var buf [16]uffd.Fault
 	for {

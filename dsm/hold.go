@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -93,8 +92,7 @@ func (q *holdQueue) close() error { return unix.Close(q.fd) }
 
 // serveHolds carries out deferred commands when their hold ends.
 func (e *Engine) serveHolds() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	LockServiceThread()
 	defer e.running.Done()
 	var expirations [8]byte
 	pages := make([]uint32, 0, 64)

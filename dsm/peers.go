@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"coalesce/link"
 )
@@ -24,8 +23,7 @@ func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
 }
 
 func (e *Engine) servePeer(node NodeID, c *link.Conn) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	LockServiceThread()
 	defer e.linked.Done()
 	buf := make([]byte, MsgSize+PageSize)
 	var h link.Header

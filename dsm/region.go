@@ -138,8 +138,6 @@ func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byt
 	case OpDefer:
 		e.stats.deferred.Add(1)
 		e.holds.push(en.heldUntil, page)
-	case OpRobbed:
-		e.robbed(en, page)
 	}
 	return nil
 }

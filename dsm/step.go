@@ -41,7 +41,6 @@ const (
 	OpZap               // remove the mapping (→I)
 	OpDefer             // a hold delays a command: raise EvRelease when it ends
 	OpPinned            // the pin asked for by this event is in force
-	OpRobbed            // the node gave the page up (for the streak's count)
 )
 
 // Action is an output of [Step].
@@ -226,12 +225,10 @@ func (p *Page) command(n Node, m Msg, held bool, out *Actions) {
 	case FwdWrite:
 		p.Access = Invalid
 		out.op(OpZap, false)
-		out.op(OpRobbed, false)
 		p.supply(n, m, FlagWrite, out)
 	case Inv:
 		p.Access = Invalid
 		out.op(OpZap, false)
-		out.op(OpRobbed, false)
 		out.send(n.Home, Msg{Kind: InvAck, Page: m.Page})
 	}
 }

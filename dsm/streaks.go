@@ -30,7 +30,7 @@ type Thread struct {
 	seen   uint64 // proofs the streak knows of
 	faults uint64 // pages faulted on
 
-	// While it holds the token: its CPU time when faults was faultMark.
+	// Its CPU time when faults was faultMark.
 	cpuMark, faultMark uint64
 }
 
@@ -106,16 +106,41 @@ func (e *Engine) faulted(t *Thread, page uint32) (token bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.faults++
-	proofs := t.proofs.Load()
-	if proofs != t.seen || t.streak.Fault(page) {
+	if proofs := t.proofs.Load(); proofs != t.seen {
 		t.seen = proofs
-		pages := append([]uint32(nil), t.streak.Pages()...)
-		if t.streak.Proof() {
-			go e.giveBack(t, pages)
+		e.endStreakLocked(t)
+	}
+	again, full := t.streak.Fault(page)
+	if full || again && t.ranLocked() {
+		e.endStreakLocked(t)
+		again, _ = t.streak.Fault(page)
+	}
+	if again && t.streak.Robbed() {
+		e.stats.tokenRequests.Add(1)
+		if err := e.sendToken(0, TokenReq, t.index); err != nil {
+			e.fail(err)
 		}
-		t.streak.Fault(page)
 	}
 	return t.streak.Holding()
+}
+
+// endStreakLocked records a proof of progress. t.mu must be held.
+func (e *Engine) endStreakLocked(t *Thread) {
+	pages := append([]uint32(nil), t.streak.Pages()...)
+	if t.streak.Proof() {
+		go e.giveBack(t, pages)
+	}
+}
+
+// ranLocked reports whether the thread has used the processor for the time of
+// a hold since this was last asked, which is another proof of progress. Time
+// that it spent on faults counts too, so it is asked of a page that comes back
+// only. t.mu must be held.
+func (t *Thread) ranLocked() bool {
+	cpu := t.cpuTime()
+	ran := cpu-t.cpuMark >= uint64(t.engine.cfg.Hold)
+	t.cpuMark, t.faultMark = cpu, t.faults
+	return ran
 }
 
 // inHoldersStreak reports whether the page may not leave before the token's
@@ -128,24 +153,6 @@ func (e *Engine) inHoldersStreak(en *entry, page uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.streak.Holding() && t.seen == t.proofs.Load() && t.streak.Open(page)
-}
-
-// robbed counts a page given up against the streak it belonged to.
-func (e *Engine) robbed(en *entry, page uint32) {
-	t := en.thread
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	ask := t.seen == t.proofs.Load() && t.streak.Open(page) && t.streak.Robbed()
-	t.mu.Unlock()
-	if !ask {
-		return
-	}
-	e.stats.tokenRequests.Add(1)
-	if err := e.sendToken(0, TokenReq, t.index); err != nil {
-		e.fail(err)
-	}
 }
 
 // sendToken sends a Token message, or handles it here when it is ours. No

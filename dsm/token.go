@@ -5,9 +5,11 @@ package dsm
 // cross pages, with its page tables, needs about 140).
 const StreakMax = 192
 
-// robberies is how often a streak may lose pages before its vCPU asks for the
-// progress token.
-const robberies = 2
+// robberies is how often a streak may have to fetch again what it lost before
+// its vCPU asks for the progress token. Losing a page is no harm by itself: the
+// vCPU may be done with it. (Asking at the second loss kept the token busy all
+// through a guest's boot, and everybody's pages held for it.)
+const robberies = 4
 
 // Waiter names a vCPU that waits for, or holds, the progress token.
 type Waiter struct {
@@ -108,28 +110,29 @@ func (s *Streak) Last() (page uint32, ok bool) {
 	return s.pages[s.n-1], true
 }
 
-// Fault adds a page. It reports whether the streak is full, which is a proof
-// the caller has to record by Proof before it adds the page again.
-func (s *Streak) Fault(page uint32) (full bool) {
+// Fault adds a page, or puts it last if it is there: then it was taken from
+// the streak and is fetched again. It reports whether it was there, and whether
+// the streak is full, which is a proof the caller has to record by Proof before
+// it adds the page again.
+func (s *Streak) Fault(page uint32) (again, full bool) {
 	s.proven = false
 	for i, p := range s.pages[:s.n] {
 		if p == page {
-			// Most recent last: Last is what the thread waits for.
 			copy(s.pages[i:s.n-1], s.pages[i+1:s.n])
 			s.pages[s.n-1] = page
-			return false
+			return true, false
 		}
 	}
 	if s.n == StreakMax {
-		return true
+		return false, true
 	}
 	s.pages[s.n] = page
 	s.n++
-	return false
+	return false, false
 }
 
-// Robbed records that a page of the streak was given up. It reports whether
-// the vCPU now asks for the token.
+// Robbed records that a page of the streak had to be fetched again. It reports
+// whether the vCPU now asks for the token.
 func (s *Streak) Robbed() (ask bool) {
 	s.robbed++
 	if s.phase != counting || s.robbed < robberies {

@@ -181,7 +181,7 @@ func (c *client) commandLine() string {
 		"console=ttyS0",
 		"tsc=reliable", fmt.Sprintf("tsc_early_khz=%d", c.cfg.Host.TSCKHz), // there is no PIT to calibrate by
 		"nopvspin", "swiotlb=noforce",
-		"memhp_default_state=online_movable",
+		"movable_node", "memhp_default_state=online_movable", // lenders' memory stays free of the kernel's own data
 	}
 	if c.cfg.Append != "" {
 		args = append(args, c.cfg.Append)
@@ -209,6 +209,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer con.Close() // also restores the terminal
+	defer c.node.dumpOnSignal()()
 	if c.node.engine != nil {
 		c.node.engine.Start()
 	}

@@ -3,8 +3,8 @@ package vmm
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
+	"coalesce/dsm"
 	"coalesce/link"
 	"coalesce/vcpu/apic"
 )
@@ -42,8 +42,7 @@ func (n *node) endOfInterrupt(vector uint8) {
 
 // serveIPIs delivers what a peer sends, on a thread of its own.
 func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	dsm.LockServiceThread()
 	var buf [apic.MessageSize]byte
 	var h link.Header
 	for {

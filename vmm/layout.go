@@ -167,7 +167,13 @@ func (l *Layout) ACPI() *acpi.Machine {
 		m.CPUs = append(m.CPUs, acpi.CPU{UID: uint32(c.ID), APICID: c.APICID, Domain: uint32(c.Node), State: acpi.Enabled})
 	}
 	for i, w := range l.Windows {
-		m.Memory = append(m.Memory, acpi.Memory{Base: w.GPA, Length: w.Size, Domain: uint32(l.owners[i])})
+		state := acpi.Present
+		if l.owners[i] != 0 {
+			// It may leave again. The kernel's random placement of itself
+			// and, with movable_node, its own data keep out of it.
+			state = acpi.Removable
+		}
+		m.Memory = append(m.Memory, acpi.Memory{Base: w.GPA, Length: w.Size, Domain: uint32(l.owners[i]), State: state})
 	}
 	for i := range l.Shares {
 		row := make([]uint8, len(l.Shares))

@@ -33,10 +33,11 @@ type lending struct {
 	over     chan struct{}       // closed at its end
 
 	// The session's goroutine alone uses these.
-	control *link.Conn
-	node    *node
-	missing map[linkName]bool // connections that do not stand yet
-	running bool
+	control  *link.Conn
+	node     *node
+	stopDump func()
+	missing  map[linkName]bool // connections that do not stand yet
+	running  bool
 }
 
 // linkName names a connection of a session.
@@ -66,6 +67,7 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 	}
 	s.control.CloseWrite()
 	if s.node != nil {
+		s.stopDump()
 		err = errors.Join(err, s.node.close())
 	}
 	err = errors.Join(err, s.control.Close())
@@ -194,6 +196,7 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 		s.node = nil
 		return err
 	}
+	s.stopDump = s.node.dumpOnSignal()
 	s.missing = map[linkName]bool{{0, link.IO}: true}
 	for n := range layout.Shares {
 		if peer := link.NodeID(n); peer != s.self {
