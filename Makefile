@@ -12,14 +12,14 @@ existing = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 # Tests that run under the race detector: code whose goroutines share memory, without /dev/kvm.
 RACE_PKGS := $(call existing,./link/... ./dsm ./acpi/... ./boot/... ./vmm/... ./lease/... ./scripts/...)
 # Tests that need ring 0 at hardware speed: they run where guests run, besides here.
-GUEST_PKGS := $(call existing,./vcpu/kvm/... ./dsm/uffd/...)
+GUEST_PKGS := $(call existing,./vcpu ./dsm/uffd/...)
 # Tests of micro guests, on the emulated Intel host.
-INTEL_PKGS := $(call existing,./vcpu/kvm/...)
+INTEL_PKGS := $(call existing,./vcpu)
 # Tests of the whole: they run only where guests run.
 SYSTEM_PKGS := $(call existing,./tests/...)
 
 # What whole-system tests, the demo and the benchmark find in the project's folder.
-NEEDS := build/coalesce build/kernel
+NEEDS := build/coalesce build/guest.cpio build/kernel/vmlinuz
 needs = $(foreach n,$(NEEDS),--need $(n))
 
 .PHONY: help
@@ -31,8 +31,9 @@ setup: ## install and fetch what is missing
 	@scripts/setup
 
 .PHONY: build
-build: setup ## build/coalesce, one static program
+build: setup ## build/coalesce, one static program, and the guest's initramfs
 	CGO_ENABLED=0 go build -trimpath -o build/coalesce ./cmd/coalesce
+	go run ./guest/initramfs/cmd -o build/guest.cpio --tiny --kernel-modules build/kernel/modules
 
 .PHONY: lint
 lint: setup ## gofmt, go vet, staticcheck
@@ -41,7 +42,7 @@ lint: setup ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 
 .PHONY: test
-test: setup lint ## all tests but those on the emulated Intel host
+test: setup lint build ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
 	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS)))
 	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
