@@ -71,6 +71,7 @@ const (
 const (
 	flagFixed = 1 << 1
 	flagIF    = 1 << 9
+	flagIOPL3 = 3 << 12
 )
 
 // Segment is a segment register with its hidden part, in KVM's fields.
@@ -172,6 +173,7 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 		e.RSP = stack0Top(o.VCPU)
 	case 3:
 		e.RSP = stack3Top(o.VCPU)
+		e.RFLAGS |= flagIOPL3
 		e.CS.Selector, e.CS.DPL = selCode3, 3
 		e.Data.Selector, e.Data.DPL = selData3, 3
 	default:
@@ -235,8 +237,10 @@ const (
 )
 
 // taskStates gives each vCPU its ring 0 stack (RSP0) and lets ring 3 use ports
-// 0 to 0xff. Not by I/O privilege: KVM without hardware virtualisation runs
-// ring 3 with IOPL 0, whatever the guest's RFLAGS say.
+// 0 to 0xff. Ring 3 gets I/O privilege as well, since neither way works
+// everywhere: KVM without hardware virtualisation runs it with IOPL 0 whatever
+// RFLAGS says, and QEMU's software emulation looks at the map of a nested
+// guest only if the task state segment is not busy, which hardware forbids.
 func taskStates() []byte {
 	t := make([]byte, MaxVCPUs*pageSize)
 	for i := range MaxVCPUs {

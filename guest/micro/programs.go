@@ -85,7 +85,7 @@ func (a *Asm) EnterRing3(vcpu int, target Label) {
 	a.Push(RAX)
 	a.MovImm(RAX, stack3Top(vcpu))
 	a.Push(RAX)
-	a.MovImm(RAX, flagFixed|flagIF)
+	a.MovImm(RAX, flagFixed|flagIF|flagIOPL3)
 	a.Push(RAX)
 	a.MovImm(RAX, selCode3)
 	a.Push(RAX)

@@ -258,6 +258,7 @@ func (p *selfCheck) roundsOfGeneral() {
 	p.PopMem(p.at(checkFlagsGot))
 	p.Push(RAX)
 	p.Load(RAX, p.at(checkFlagsGot))
+	p.AndImm(RAX, ^flagIOPL3) // differs between kinds of KVM
 	p.CmpMem(RAX, p.at(checkFlags))
 	p.expect(CheckFlags)
 	p.Pop(RAX)
