@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"coalesce/dsm/uffd"
 )
 
@@ -40,17 +42,38 @@ func (e *Engine) fault(f uffd.Fault) error {
 		e.stats.faultsRead.Add(1)
 	}
 	t := e.threadOf(f.TID)
-	r := e.region(f.Page)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	en := &r.entriesLocked(e.cfg.Self)[f.Page%RegionPages]
-	token := false
-	if t != nil && !en.page.Access.allows(write) {
-		en.thread = t
-		token = e.faulted(t, f.Page)
-	}
-	if _, err := e.stepLocked(r, f.Page, Event{Kind: EvFault, Write: write, Token: token}, nil); err != nil {
+	missed, again := false, false
+	err := e.withEntry(f.Page, func(r *region, en *entry) error {
+		asked := en.page.Want
+		token := false
+		if t != nil && !en.page.Access.allows(write) {
+			again = asked != WantNothing && en.thread == t && t.lastFault == f.Page
+			en.thread, t.lastFault = t, f.Page
+			token = e.faulted(t, f.Page)
+		}
+		if _, err := e.stepLocked(r, f.Page, Event{Kind: EvFault, Write: write, Token: token}, nil); err != nil {
+			return err
+		}
+		missed = asked == WantNothing && en.page.Want != WantNothing
+		return e.retryPinsLocked(r, f.Page)
+	})
+	switch {
+	case err != nil || t == nil:
 		return err
+	case missed:
+		return e.fetchFollowers(t, f.Page, write)
+	case again:
+		e.stats.faultsAgain.Add(1)
+		breathe()
 	}
-	return e.retryPinsLocked(r, f.Page)
+	return nil
+}
+
+// breathe stops the fault reader for a moment. A thread that faults again on a
+// page that is on its way has a signal pending inside KVM's instruction
+// emulator: it will spin until the page comes. Every message of it that is read
+// costs the time that the page needs to come; one that is not read vanishes.
+func breathe() {
+	pause := unix.NsecToTimespec(100_000)
+	_ = unix.Nanosleep(&pause, nil)
 }

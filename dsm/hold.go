@@ -81,6 +81,20 @@ func (q *holdQueue) due(into []uint32) (pages []uint32, stopped bool) {
 	return into, q.stopped
 }
 
+// expire ends all holds early: each is looked at again, and goes on if its page
+// is still held.
+func (q *holdQueue) expire() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.heap) == 0 {
+		return
+	}
+	for i := range q.heap {
+		q.heap[i].at = 0
+	}
+	q.armLocked()
+}
+
 func (q *holdQueue) stop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -131,7 +145,7 @@ func (e *Engine) release(page uint32) error {
 	case e.inHoldersStreak(en, page):
 		return nil // the proof of progress does
 	}
-	if _, err := e.stepLocked(r, page, Event{Kind: EvRelease, Held: now() < en.heldUntil}, nil); err != nil {
+	if _, err := e.stepLocked(r, page, Event{Kind: EvRelease, Held: e.held(en, page)}, nil); err != nil {
 		return err
 	}
 	return e.retryPinsLocked(r, page)

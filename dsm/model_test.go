@@ -203,7 +203,11 @@ func (m *model) act(r *rand.Rand, quiet bool) (acted bool, err error) {
 			})
 		}
 		if r.IntN(8) == 0 {
-			switch r.IntN(4) {
+			switch r.IntN(5) {
+			case 4:
+				choices = append(choices, func() error {
+					return m.step(id, Event{Kind: EvFetch, Write: r.IntN(2) == 0}, 0)
+				})
 			case 0: // reclaim
 				choices = append(choices, func() error { n.pte = pteNone; return nil })
 			case 1: // a stale or duplicate userfault

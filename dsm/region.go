@@ -34,6 +34,8 @@ type entry struct {
 	// requested is when the outstanding request was sent, in monotonic ns.
 	requested int64
 	thread    *Thread // the vCPU that faulted on it last
+	moves     uint32  // times it was installed or made writable here
+	follower  follower
 }
 
 // entries returns the pages' states, made on first use. mu must be held.
@@ -153,13 +155,18 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 func (e *Engine) installed(en *entry) {
 	t := now()
 	en.heldUntil = t + int64(e.cfg.Hold)
+	en.moves++
 	e.stats.latency.record(t - en.requested)
 }
 
 // held reports whether a command of the home has to wait: the page's minimum
-// hold runs, or it belongs to the streak of the token's holder.
+// hold runs and whoever fetched it is not halted, or it belongs to the streak of
+// the token's holder.
 func (e *Engine) held(en *entry, page uint32) bool {
-	return now() < en.heldUntil || e.inHoldersStreak(en, page)
+	if now() < en.heldUntil && (en.thread == nil || !en.thread.idle.Load()) {
+		return true
+	}
+	return e.inHoldersStreak(en, page)
 }
 
 // mapPage maps a page whose content the alias holds and wakes its waiters.

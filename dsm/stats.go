@@ -1,8 +1,10 @@
 package dsm
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -23,6 +25,8 @@ type counters struct {
 	deferred      atomic.Uint64 // commands of a home that a hold or pin delayed
 	messagesIn    atomic.Uint64
 	messagesOut   atomic.Uint64
+	faultsAgain   atomic.Uint64 // of both, repeated by a thread that spins
+	fetched       atomic.Uint64 // pages asked for along with one that was faulted on
 	regionsArmed  atomic.Uint64 // regions homed here that another node asked for
 	pins          atomic.Uint64 // pages pinned by devices
 	tokenRequests atomic.Uint64 // times a vCPU here asked for the progress token
@@ -50,9 +54,10 @@ func (l *latency) record(ns int64) {
 // the counters of the same name.
 type Stats struct {
 	FaultsRead, FaultsWrite, FaultsLocal  uint64
+	FaultsAgain                           uint64
 	PagesIn, PagesOut                     uint64
 	Upgrades, Downgrades, Invalidations   uint64
-	Deferred                              uint64
+	Deferred, Fetched                     uint64
 	MessagesIn, MessagesOut               uint64
 	BytesIn, BytesOut                     uint64 // on the page links, headers included
 	RegionsArmed, Pins                    uint64
@@ -64,10 +69,10 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	c := &e.stats
 	s := Stats{
-		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(),
+		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(),
 		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(),
 		Upgrades: c.upgrades.Load(), Downgrades: c.downgrades.Load(), Invalidations: c.invalidations.Load(),
-		Deferred:   c.deferred.Load(),
+		Deferred: c.deferred.Load(), Fetched: c.fetched.Load(),
 		MessagesIn: c.messagesIn.Load(), MessagesOut: c.messagesOut.Load(),
 		RegionsArmed: c.regionsArmed.Load(), Pins: c.pins.Load(),
 		TokenRequests: c.tokenRequests.Load(), TokenGrants: c.tokenGrants.Load(),
@@ -87,30 +92,60 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// Dump writes the pages that are on the way, for somebody who looks at a guest
-// that does not move.
-func (e *Engine) Dump(w io.Writer) {
+// HotPage is a page that comes and goes often.
+type HotPage struct {
+	GPA   uint64
+	Moves uint32 // times it was installed or made writable on this node
+}
+
+// Hottest returns the n pages that came to this node most often, hottest first.
+func (e *Engine) Hottest(n int) []HotPage {
+	var hot []HotPage
+	e.eachEntry(func(page uint32, _ *region, en *entry) {
+		if en.moves > 0 {
+			hot = append(hot, HotPage{e.mem.GPA(page), en.moves})
+		}
+	})
+	slices.SortFunc(hot, func(a, b HotPage) int {
+		return cmp.Or(cmp.Compare(b.Moves, a.Moves), cmp.Compare(a.GPA, b.GPA))
+	})
+	return hot[:min(n, len(hot))]
+}
+
+// eachEntry visits every page that is not in its first state, its region
+// locked.
+func (e *Engine) eachEntry(visit func(page uint32, r *region, en *entry)) {
 	for i := range e.regions {
 		r := &e.regions[i]
 		r.mu.Lock()
-		for j := range RegionPages {
-			if r.pages == nil {
-				break
+		if r.pages != nil {
+			for j := range r.pages {
+				visit(r.first+uint32(j), r, &r.pages[j])
 			}
-			en := &r.pages[j]
-			if en.page.Want == WantNothing && en.page.Deferred == Nothing && en.dir.Phase == Idle && en.page.Pins == 0 {
-				continue
-			}
-			page := r.first + uint32(j)
-			fmt.Fprintf(w, "gpa %#x home %d: copy %+v", e.mem.GPA(page), r.home, en.page)
-			if en.page.Want != WantNothing {
-				fmt.Fprintf(w, " for %d us", (now()-en.requested)/1000)
-			}
-			if r.home == e.cfg.Self {
-				fmt.Fprintf(w, " directory %+v", en.dir)
-			}
-			fmt.Fprintln(w)
 		}
 		r.mu.Unlock()
 	}
+}
+
+// Dump writes the pages that are on the way and the hottest ones, for somebody
+// who looks at a guest that does not move.
+func (e *Engine) Dump(w io.Writer) {
+	e.eachEntry(func(page uint32, r *region, en *entry) {
+		if en.page.Want == WantNothing && en.page.Deferred == Nothing && en.dir.Phase == Idle && en.page.Pins == 0 {
+			return
+		}
+		fmt.Fprintf(w, "gpa %#x home %d: copy %+v", e.mem.GPA(page), r.home, en.page)
+		if en.page.Want != WantNothing {
+			fmt.Fprintf(w, " for %d us", (now()-en.requested)/1000)
+		}
+		if r.home == e.cfg.Self {
+			fmt.Fprintf(w, " directory %+v", en.dir)
+		}
+		fmt.Fprintln(w)
+	})
+	fmt.Fprint(w, "hottest")
+	for _, h := range e.Hottest(24) {
+		fmt.Fprintf(w, " %#x:%d", h.GPA, h.Moves)
+	}
+	fmt.Fprintln(w)
 }

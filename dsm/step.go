@@ -8,6 +8,7 @@ type EventKind uint8
 // The events of [Step].
 const (
 	EvFault   EventKind = iota // a thread of this node faulted; Write tells how
+	EvFetch                    // the page is expected to be needed soon; Write tells how
 	EvPin                      // a device wants the page; Write tells how
 	EvUnpin                    // the device is done; Write as in its EvPin
 	EvMessage                  // From sent Msg
@@ -102,7 +103,7 @@ type Node struct {
 // the protocol.
 func Step(n Node, p *Page, d *Dir, ev Event, out *Actions) error {
 	switch ev.Kind {
-	case EvFault, EvPin:
+	case EvFault, EvFetch, EvPin:
 		p.access(n, ev, out)
 	case EvUnpin:
 		p.unpin(n, ev, out)
@@ -132,20 +133,21 @@ func Step(n Node, p *Page, d *Dir, ev Event, out *Actions) error {
 	return nil
 }
 
-// access handles a fault or a pin.
+// access handles a fault, a fetch ahead of one, or a pin.
 func (p *Page) access(n Node, ev Event, out *Actions) {
 	if p.Access.allows(ev.Write) {
-		if ev.Kind == EvFault {
+		switch ev.Kind {
+		case EvFault:
 			// Reclaim unmapped it, or the message was stale; a dropped one
 			// would leave its thread asleep.
 			out.op(OpResolve, p.Access == Modified)
-			return
+		case EvPin:
+			p.Pins++
+			if ev.Write {
+				p.WritePins++
+			}
+			out.op(OpPinned, false)
 		}
-		p.Pins++
-		if ev.Write {
-			p.WritePins++
-		}
-		out.op(OpPinned, false)
 		return
 	}
 	if p.Want != WantNothing {

@@ -24,6 +24,11 @@ type Thread struct {
 	index  uint32 // of the vCPU on this node
 	tid    uint32
 	proofs atomic.Uint64 // completed exits of KVM_RUN
+	idle   atomic.Bool   // the vCPU is halted
+
+	// The fault reader alone uses these.
+	lastMiss  uint32 // page it was last expected to need; noPage before the first
+	lastFault uint32 // page it faulted on last
 
 	mu     sync.Mutex // a leaf below a region's mu
 	streak Streak
@@ -43,7 +48,7 @@ func (e *Engine) AddThread(tid int) *Thread {
 	if old := e.streaks.threads.Load(); old != nil {
 		list = append(list, *old...)
 	}
-	t := &Thread{engine: e, index: uint32(len(list)), tid: uint32(tid)}
+	t := &Thread{engine: e, index: uint32(len(list)), tid: uint32(tid), lastMiss: noPage}
 	list = append(list, t)
 	e.streaks.threads.Store(&list)
 	return t
@@ -69,6 +74,15 @@ func (t *Thread) Proof() {
 	t.proofs.Add(1)
 	if t.engine.streaks.holding.Load() == t {
 		t.prove()
+	}
+}
+
+// Idle records that the vCPU halts, or runs again. While it is halted it needs
+// no page, so nothing is held for it. It is called on the vCPU's thread.
+func (t *Thread) Idle(idle bool) {
+	t.idle.Store(idle)
+	if idle {
+		t.engine.holds.expire()
 	}
 }
 
@@ -142,6 +156,9 @@ func (t *Thread) ranLocked() bool {
 	t.cpuMark, t.faultMark = cpu, t.faults
 	return ran
 }
+
+// noPage is no page index.
+const noPage = ^uint32(0)
 
 // inHoldersStreak reports whether the page may not leave before the token's
 // holder, a vCPU of this node, has made progress.
@@ -238,7 +255,7 @@ func (e *Engine) tokenGranted(vcpu uint32) error {
 
 // tokenCheck stands for a page in the hold queue: look whether the token's
 // holder proved its progress by using the processor.
-const tokenCheck = ^uint32(0)
+const tokenCheck = noPage
 
 // checkHolder takes the token from a vCPU here that has run for the time of a
 // hold without a fault: whatever instruction needed the pages is complete.

@@ -43,8 +43,11 @@ func (b cpuidBuilder) force() {
 	b.edit(1, 0, ecx, 0, 1<<31)          // hypervisor
 	b.edit(6, 0, eax, 0, 1<<2)           // ARAT: our timer runs in every C-state
 	b.edit(0x8000_0007, 0, edx, 0, 1<<8) // invariant TSC: every host's clocksource
-	const lastBasic, lastExtended = 0x1f, 0x8000_0021
-	b.edit(0, 0, eax, ^uint32(0), lastBasic)
+	b.edit(0, 0, eax, ^uint32(0), 0x1f)  // the last leaf: topology()
+	lastExtended := uint32(0x8000_0008)
+	if b.amd() {
+		lastExtended = 0x8000_0021
+	}
 	b.edit(0x8000_0000, 0, eax, ^uint32(0), lastExtended)
 	b.settle()
 }
@@ -164,11 +167,10 @@ func (b cpuidBuilder) topology(t Topology) {
 		}
 	}
 
-	// AMD APM volume 3, Fn8000_0008 ECX: ApicIdSize 15:12, NC 7:0.
-	b.edit(0x8000_0008, 0, ecx, 0xf0ff, uint32(t.PackageShift&0xf)<<12|min(t.CoresPerPackage-1, 255))
-	b.edit(0x8000_0001, 0, ecx, 1<<1, 0) // CmpLegacy, AMD only
 	if b.amd() {
-		b.edit(0x8000_0001, 0, ecx, 0, bitIf(several, 1))
+		b.edit(0x8000_0001, 0, ecx, 0, bitIf(several, 1)) // CmpLegacy
+		// AMD APM volume 3, Fn8000_0008 ECX: ApicIdSize 15:12, NC 7:0.
+		b.edit(0x8000_0008, 0, ecx, 0, uint32(t.PackageShift&0xf)<<12|min(t.CoresPerPackage-1, 255))
 		// Fn8000_001E: extended APIC id; core id; node id, one node per package.
 		b[cpuidKey{0x8000_001e, 0}] = [4]uint32{t.APICID, core & 0xff, t.APICID >> t.PackageShift & 0xff, 0}
 	}

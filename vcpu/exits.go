@@ -68,7 +68,8 @@ var errShutdown = errors.New("triple fault")
 func (v *VCPU) handleExit() error {
 	reason := v.kvm.ExitReason()
 	v.counters.exit(reason)
-	if v.cfg.OnExit != nil {
+	// The other two may come before the guest has executed anything.
+	if v.cfg.OnExit != nil && reason != kvm.KVM_EXIT_IRQ_WINDOW_OPEN && reason != kvm.KVM_EXIT_INTR {
 		v.cfg.OnExit(v)
 	}
 	switch reason {

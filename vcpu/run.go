@@ -150,6 +150,10 @@ func (v *VCPU) settle() error {
 func (v *VCPU) wait() {
 	v.counters.Waits.Add(1)
 	v.phase.Store(int32(Waiting))
+	if v.cfg.OnWait != nil {
+		v.cfg.OnWait(v, true)
+		defer v.cfg.OnWait(v, false)
+	}
 	v.place.Store(int32(waiting))
 	if !v.kicked.Load() {
 		if _, timer := awaitKick(); timer {

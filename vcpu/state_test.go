@@ -18,7 +18,7 @@ func sampleState() *vcpu.State {
 	s := &vcpu.State{
 		Regs:  kvm.Regs{RAX: 1, R15: 15, RIP: 0xffff_ffff_8100_0000, RFLAGS: 0x246},
 		Sregs: kvm.Sregs{CS: kvm.Segment{Selector: 0x10, L: 1}, CR3: 0x1000, EFER: 0xd01},
-		XSAVE: make([]byte, 4096),
+		XSAVE: make([]byte, 640),
 		XCRs:  []kvm.XCR{{Value: 7}},
 		MSRs:  []kvm.MSR{{Index: 0xc000_0082, Value: 0x1234}, {Index: 0x277, Value: 0x0007_0406_0007_0406}},
 		APIC:  apic.New(3, false, nil, vcpu.Clock{}).Save(),

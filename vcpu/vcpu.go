@@ -63,6 +63,9 @@ type Config struct {
 	// has returned with a completed exit: the guest has executed at least one
 	// instruction. It must be cheap and must not block.
 	OnExit func(*VCPU)
+	// OnWait, if not nil, is called on the vCPU's thread before it waits
+	// (halted, or for a SIPI) and after. It must not block.
+	OnWait func(v *VCPU, waiting bool)
 	// OnUnknownMSR, if not nil, is told on the vCPU's thread of each MSR
 	// access that neither KVM nor the APIC knows, and whether it got #GP.
 	OnUnknownMSR func(v *VCPU, msr uint32, write, gp bool)
@@ -200,6 +203,16 @@ func (v *VCPU) Pause(ctx context.Context) error { return v.do(ctx, "pause", v.pa
 // acknowledged kick.
 func (v *VCPU) Sync(ctx context.Context) error {
 	return v.do(ctx, "look up", func() error { return nil })
+}
+
+// Registers returns the registers of the vCPU, which may be running: a look at
+// where the guest stands.
+func (v *VCPU) Registers(ctx context.Context) (r kvm.Regs, err error) {
+	err = v.do(ctx, "tell its registers", func() (err error) {
+		r, err = v.kvm.Regs()
+		return err
+	})
+	return r, err
 }
 
 // Setup gives a paused vCPU registers and, unless it is 0, XCR0, with which

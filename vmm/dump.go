@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +42,7 @@ func (n *node) dump(w io.Writer) {
 	for _, v := range n.vcpus {
 		fmt.Fprintf(w, "  %v %v, thread time %v\n", v, v.Phase(), v.CPUTime())
 	}
+	n.sampleRIPs(w)
 	r := n.makeReport("")
 	for _, c := range r.CPUs {
 		fmt.Fprintf(w, "  vcpu %d: entries %d interrupts %d kicks %d exits %v\n", c.ID, c.Entries, c.Interrupts, c.Kicks, c.Exits)
@@ -50,3 +52,23 @@ func (n *node) dump(w io.Writer) {
 		n.engine.Dump(w)
 	}
 }
+
+// sampleRIPs prints where each vCPU stands, a few times over.
+func (n *node) sampleRIPs(w io.Writer) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, v := range n.vcpus {
+		fmt.Fprintf(w, "  %v rip", v)
+		for range ripSamples {
+			r, err := v.Registers(ctx)
+			if err != nil {
+				fmt.Fprintf(w, " (%v)", err)
+				break
+			}
+			fmt.Fprintf(w, " %#x", r.RIP)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+const ripSamples = 8

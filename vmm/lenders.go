@@ -175,11 +175,12 @@ func (l *lender) hello(host *Host, class link.Class) link.Hello {
 }
 
 // chooseHold derives the minimum hold from the slowest link: a page that came
-// that far stays for as long as two more transfers.
+// that far stays until the others of its working set, the few upper page tables
+// for one, have come as well.
 func (c *client) chooseHold() time.Duration {
 	hold := minHold
 	for _, l := range c.lenders {
-		hold = max(hold, 2*l.cycles(c.cfg.Host, l.control.RTT().Min))
+		hold = max(hold, holdTransfers*l.cycles(c.cfg.Host, l.control.RTT().Min))
 	}
 	return min(hold, maxHold)
 }
@@ -187,6 +188,8 @@ func (c *client) chooseHold() time.Duration {
 // Bounds of the minimum hold: what a woken thread needs to run an instruction,
 // and what a fellow node can be asked to wait.
 const (
+	holdTransfers = 8
+
 	minHold = 100 * time.Microsecond
 	maxHold = 20 * time.Millisecond
 )

@@ -148,6 +148,11 @@ func (n *node) addCPU(c CPU, cfg nodeConfig) error {
 				t.Proof()
 			}
 		}
+		vc.OnWait = func(_ *vcpu.VCPU, waiting bool) {
+			if t := thread.Load(); t != nil {
+				t.Idle(waiting)
+			}
+		}
 	}
 	v, err := n.vm.NewVCPU(vc)
 	if err != nil {

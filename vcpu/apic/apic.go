@@ -322,6 +322,9 @@ func (a *APIC) Accept(vector uint8) {
 	a.irr.clear(vector)
 	a.isr.set(vector)
 	a.stats.Accepted++
+	if vector == uint8(a.lvt[lvtTimer]) {
+		a.timer.accepted = a.clock.NowNS()
+	}
 }
 
 // TakeEvents re-arms the kick, takes the latched events and makes their

@@ -276,6 +276,7 @@ func (a *APIC) eoiLocked() outcome {
 	}
 	a.isr.clear(v)
 	a.stats.EOIs++
+	a.acknowledgedLocked(v)
 	if !a.tmr.has(v) {
 		return outcome{}
 	}

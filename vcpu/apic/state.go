@@ -86,9 +86,10 @@ func (a *APIC) Restore(s State) error {
 	a.esr, a.esrPending = s.ESR, s.ESRPending
 	a.icr, a.lvt = s.ICR, s.LVT
 	a.life = lifecycle{activity: s.Activity, init: s.INIT, sipi: s.SIPI, nmi: s.NMI, vector: s.SIPIVector}
-	a.timer = timer{initial: s.InitialCount, divide: s.DivideConfig, counting: s.TimerCounting}
+	now := a.clock.NowNS()
+	a.timer = timer{initial: s.InitialCount, divide: s.DivideConfig, counting: s.TimerCounting, accepted: now}
 	if s.TimerCounting {
-		a.timer.deadline = a.clock.NowNS() + s.TimerRemainingNS
+		a.timer.deadline = now + s.TimerRemainingNS
 	}
 	return nil
 }

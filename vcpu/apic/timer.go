@@ -9,6 +9,15 @@ const BusHz = 1_000_000_000
 // stand still. KVM's limit has the same value.
 const minPeriodNS = 200_000
 
+// respite is how many times as long as a periodic timer's interrupt took to be
+// acknowledged the vCPU is left alone afterwards. A vCPU whose pages are on
+// another host may need longer for a tick than a tick's period: it would do
+// nothing else, and keep fetching those pages from whoever works with them.
+const respite = 8
+
+// maxRespiteNS bounds that time.
+const maxRespiteNS = 1_000_000_000
+
 // divideBits are the writable bits of the divide configuration register.
 const divideBits = 0b1011
 
@@ -26,6 +35,7 @@ type timer struct {
 	divide   uint32 // divide configuration register
 	counting bool
 	deadline int64 // Clock time at which the count reaches zero
+	accepted int64 // Clock time at which the vCPU took the interrupt in service
 }
 
 // divisor decodes the divide configuration register (SDM vol. 3, "Divide
@@ -81,6 +91,21 @@ func (a *APIC) advanceTimerLocked(now int64) {
 	a.stats.TimerFires++
 	a.stats.TimerMiss += uint64(missed)
 	a.acceptVectorLocked(uint8(entry), false)
+}
+
+// acknowledgedLocked puts the next expiry of a periodic timer off, if its
+// interrupt took so long to be acknowledged that the vCPU could do little else.
+// The periods in between count as missed.
+func (a *APIC) acknowledgedLocked(vector uint8) {
+	entry := a.lvt[lvtTimer]
+	if uint8(entry) != vector || entry&lvtPeriodic == 0 || !a.timer.counting {
+		return
+	}
+	now := a.clock.NowNS()
+	if next := now + min(respite*(now-a.timer.accepted), maxRespiteNS); next > a.timer.deadline+a.timer.periodNS() {
+		a.stats.TimerMiss += uint64((next - a.timer.deadline) / a.timer.periodNS())
+		a.timer.deadline = next
+	}
 }
 
 // currentCountLocked returns the current count register. It does not expire
