@@ -153,6 +153,7 @@ func (a *Asm) OrImm(r Reg, v int32)     { a.Bytes(rexB(r), 0x81, 0xc8|byte(r&7))
 func (a *Asm) AndImm(r Reg, v int32)    { a.Bytes(rexB(r), 0x81, 0xe0|byte(r&7)); a.imm32(uint32(v)) }
 func (a *Asm) CmpImm(r Reg, v int32)    { a.Bytes(rexB(r), 0x81, 0xf8|byte(r&7)); a.imm32(uint32(v)) }
 func (a *Asm) ShlImm(r Reg, bits uint8) { a.Bytes(rexB(r), 0xc1, 0xe0|byte(r&7), bits) }
+func (a *Asm) ShrImm(r Reg, bits uint8) { a.Bytes(rexB(r), 0xc1, 0xe8|byte(r&7), bits) }
 func (a *Asm) Dec(r Reg)                { a.Bytes(rexB(r), 0xff, 0xc8|byte(r&7)) }
 
 // Imul is dst *= src.
@@ -160,8 +161,8 @@ func (a *Asm) Imul(dst, src Reg) {
 	a.Bytes(rex(dst)|byte(src>>3), 0x0f, 0xaf, 0xc0|byte(dst&7)<<3|byte(src&7))
 }
 
-func (a *Asm) Push(r Reg) { a.Bytes(0x40|byte(r>>3), 0x50|byte(r&7)) }
-func (a *Asm) Pop(r Reg)  { a.Bytes(0x40|byte(r>>3), 0x58|byte(r&7)) }
+func (a *Asm) Push(r Reg) { a.stack(0x50, r) }
+func (a *Asm) Pop(r Reg)  { a.stack(0x58, r) }
 func (a *Asm) Pushfq()    { a.Bytes(0x9c) }
 func (a *Asm) Popfq()     { a.Bytes(0x9d) }
 func (a *Asm) Cld()       { a.Bytes(0xfc) }
@@ -176,10 +177,17 @@ func (a *Asm) Rdmsr()     { a.Bytes(0x0f, 0x32) }
 func (a *Asm) Wrmsr()     { a.Bytes(0x0f, 0x30) }
 func (a *Asm) Ud2()       { a.Bytes(0x0f, 0x0b) }
 
+func (a *Asm) stack(op byte, r Reg) {
+	if r >= R8 {
+		a.Bytes(0x41)
+	}
+	a.Bytes(op | byte(r&7))
+}
+
 // RepeCmpsq compares RCX quadwords at RSI and RDI.
 func (a *Asm) RepeCmpsq() { a.Bytes(0xf3, 0x48, 0xa7) }
 
-// Jmp, Jcc and Call go to a label.
+// Jmp and Jcc go to a label.
 func (a *Asm) Jmp(l Label)         { a.Bytes(0xe9); a.rel(l) }
 func (a *Asm) Jcc(c Cond, l Label) { a.Bytes(0x0f, 0x80|byte(c)); a.rel(l) }
 

@@ -168,21 +168,18 @@ func (p *selfCheck) generate() {
 
 	// CF, PF, AF, ZF, SF, DF and OF by the counter; interrupts stay on.
 	p.Mov(RSI, RAX)
-	p.ShiftRight(RSI, 20)
+	p.ShrImm(RSI, 20)
 	p.AndImm(RSI, 0xcd5)
 	p.OrImm(RSI, flagFixed|flagIF)
 	p.Store(p.at(checkFlags), RSI)
 
 	// MXCSR: the default with a rounding mode and flush-to-zero by the counter.
 	p.Mov(RSI, RAX)
-	p.ShiftRight(RSI, 32)
+	p.ShrImm(RSI, 32)
 	p.AndImm(RSI, 0xe000)
 	p.OrImm(RSI, 0x1f80)
 	p.Store(p.at(checkMXCSR), RSI)
 }
-
-// ShiftRight is shr r, bits.
-func (a *Asm) ShiftRight(r Reg, bits uint8) { a.Bytes(rexB(r), 0xc1, 0xe8|byte(r&7), bits) }
 
 // count is how many vector registers there are.
 func (p *selfCheck) count() uint8 {

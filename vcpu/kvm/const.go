@@ -26,7 +26,6 @@ const (
 	KVM_SET_MSRS        = 0x4008ae89
 	KVM_SET_SIGNAL_MASK = 0x4004ae8b
 	KVM_SET_CPUID2      = 0x4008ae90
-	KVM_GET_CPUID2      = 0xc008ae91
 	KVM_SET_MP_STATE    = 0x4004ae99
 	KVM_NMI             = 0xae9a
 	KVM_GET_VCPU_EVENTS = 0x8040ae9f
@@ -43,7 +42,6 @@ const (
 	KVM_GET_XSAVE2      = 0x9000aecf
 	KVM_SET_DEVICE_ATTR = 0x4018aee1
 	KVM_GET_DEVICE_ATTR = 0x4018aee2
-	KVM_HAS_DEVICE_ATTR = 0x4018aee3
 )
 
 // apiVersion is the only value KVM_GET_API_VERSION has returned since 2.6.22.
@@ -53,18 +51,7 @@ const apiVersion = 12
 type Cap uint32
 
 const (
-	KVM_CAP_NR_VCPUS                 Cap = 9
-	KVM_CAP_NR_MEMSLOTS              Cap = 10
-	KVM_CAP_USER_NMI                 Cap = 22
-	KVM_CAP_VCPU_EVENTS              Cap = 41
-	KVM_CAP_DEBUGREGS                Cap = 50
-	KVM_CAP_XSAVE                    Cap = 55
-	KVM_CAP_XCRS                     Cap = 56
 	KVM_CAP_TSC_CONTROL              Cap = 60
-	KVM_CAP_GET_TSC_KHZ              Cap = 61
-	KVM_CAP_MAX_VCPUS                Cap = 66
-	KVM_CAP_VCPU_ATTRIBUTES          Cap = 127
-	KVM_CAP_MAX_VCPU_ID              Cap = 128
 	KVM_CAP_IMMEDIATE_EXIT           Cap = 136
 	KVM_CAP_EXCEPTION_PAYLOAD        Cap = 164
 	KVM_CAP_X86_USER_SPACE_MSR       Cap = 188
@@ -77,12 +64,6 @@ const (
 	KVM_MSR_EXIT_REASON_INVAL   = 1 << 0
 	KVM_MSR_EXIT_REASON_UNKNOWN = 1 << 1
 	KVM_MSR_EXIT_REASON_FILTER  = 1 << 2
-)
-
-// Flags of SetUserMemoryRegion.
-const (
-	KVM_MEM_LOG_DIRTY_PAGES = 1 << 0
-	KVM_MEM_READONLY        = 1 << 1
 )
 
 // KVM_MP_STATE_RUNNABLE is the only state KVM accepts without an in-kernel

@@ -183,15 +183,6 @@ func (v *VCPU) SetCPUID2(entries []CPUIDEntry) error {
 	return ioctlError("KVM_SET_CPUID2", errno)
 }
 
-// CPUID2 returns what SetCPUID2 stored, with the bits KVM maintains itself.
-func (v *VCPU) CPUID2() ([]CPUIDEntry, error) {
-	e, err := getCPUID(v.fd, KVM_GET_CPUID2)
-	if err != nil {
-		return nil, fmt.Errorf("KVM_GET_CPUID2: %w", err)
-	}
-	return e, nil
-}
-
 // MSRs reads the MSRs named by index. It returns the values up to the first
 // one that KVM refuses, so fewer than asked for means that MSR len(result) is
 // not there.
