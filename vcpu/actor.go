@@ -22,29 +22,40 @@ func newRequest(what string, fn func() error) request {
 
 // do has the thread carry out fn and waits for the answer.
 func (v *VCPU) do(ctx context.Context, what string, fn func() error) error {
+	ctx, cancel := v.vm.deadline(ctx)
+	defer cancel()
 	r := newRequest(what, fn)
-	if err := v.post(r); err != nil {
+	if err := v.post(ctx, r); err != nil {
 		return err
 	}
 	return v.await(ctx, r)
 }
 
+// deadline limits a request to the VM's stop timeout.
+func (m *VM) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, m.timeout, errTimeout(m.timeout))
+}
+
+// errTimeout says that the VM's own limit has passed.
+type errTimeout time.Duration
+
+func (e errTimeout) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
+
 // post queues a request and kicks the thread.
-func (v *VCPU) post(r request) error {
+func (v *VCPU) post(ctx context.Context, r request) error {
 	select {
 	case v.requests <- r:
 		v.Kick()
 		return nil
 	case <-v.finished:
-		return fmt.Errorf("%v: %w", v, ErrFinished)
+		return v.errFinished()
+	case <-ctx.Done():
+		return v.stuck(ctx, r)
 	}
 }
 
 // await waits for a posted request's answer.
 func (v *VCPU) await(ctx context.Context, r request) error {
-	timeout := time.NewTimer(v.vm.timeout)
-	defer timeout.Stop()
-	stuck := &StuckError{VCPU: v.String(), What: r.what}
 	select {
 	case err := <-r.done:
 		return v.wrap(r, err)
@@ -54,15 +65,17 @@ func (v *VCPU) await(ctx context.Context, r request) error {
 		case err := <-r.done:
 			return v.wrap(r, err)
 		default:
-			return fmt.Errorf("%v: %w", v, ErrFinished)
+			return v.errFinished()
 		}
 	case <-ctx.Done():
-		stuck.Err = ctx.Err()
-	case <-timeout.C:
-		stuck.After = v.vm.timeout
+		return v.stuck(ctx, r)
 	}
-	stuck.Where = v.where()
-	return stuck
+}
+
+func (v *VCPU) errFinished() error { return fmt.Errorf("%v: %w", v, ErrFinished) }
+
+func (v *VCPU) stuck(ctx context.Context, r request) error {
+	return &StuckError{VCPU: v.String(), What: r.what, Where: v.where(), Err: context.Cause(ctx)}
 }
 
 func (v *VCPU) wrap(r request, err error) error {

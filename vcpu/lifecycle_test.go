@@ -88,9 +88,15 @@ func TestStuck(t *testing.T) {
 	if !errors.As(err, &stuck) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
 	}
-	const want = "vcpu 0: asked to pause, its thread did not answer: it is in a device access: context deadline exceeded"
+	const want = "vcpu 0: asked to pause, its thread is in a device access: context deadline exceeded"
 	if err.Error() != want {
 		t.Errorf("got  %q\nwant %q", err, want)
+	}
+	// More requests than there is room for end the same way.
+	for range 10 {
+		if err := v.Sync(ctx); !errors.As(err, &stuck) {
+			t.Fatalf("got %v", err)
+		}
 	}
 	close(release)
 	r.until("it pauses after all", func() bool { return v.Phase() == vcpu.Paused })
@@ -129,7 +135,7 @@ func TestPauseCompletesIO(t *testing.T) {
 	}
 }
 
-// OnExit is called once for each completed exit.
+// OnExit is called once for each exit that the guest causes.
 func TestOnExit(t *testing.T) {
 	r := newRig(t)
 	var calls uint64 // on the vCPU's thread

@@ -54,7 +54,7 @@ func (v *VCPU) capture() (*State, error) {
 		s.XCRs = slices.Clone(x.XCRs[:min(int(x.N), len(x.XCRs))])
 		return e
 	})
-	get(func() (e error) { s.MSRs, e = v.readMSRs(v.vm.msrs); return })
+	get(func() (e error) { s.MSRs, e = v.readMSRs(); return })
 	// Only what KVM_SET_VCPU_EVENTS takes without an irqchip and SMM.
 	s.Events.Flags &= kvm.KVM_VCPUEVENT_VALID_NMI_PENDING | kvm.KVM_VCPUEVENT_VALID_SHADOW | kvm.KVM_VCPUEVENT_VALID_PAYLOAD
 	return s, err

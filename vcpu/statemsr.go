@@ -1,7 +1,6 @@
 package vcpu
 
 import (
-	"fmt"
 	"slices"
 
 	"coalesce/vcpu/kvm"
@@ -60,19 +59,30 @@ func stateMSRs(sys *kvm.System) ([]uint32, error) {
 	return all, nil
 }
 
-// readMSRs reads those of the MSRs that this vCPU has: KVM lists what it could
-// have with another CPUID. Thread only.
-func (v *VCPU) readMSRs(index []uint32) ([]kvm.MSR, error) {
-	var msrs []kvm.MSR
+// readMSRs reads the MSRs of the state. KVM lists some that a vCPU could have
+// with another CPUID: the first call finds out which. Thread only.
+func (v *VCPU) readMSRs() ([]kvm.MSR, error) {
+	index := v.msrs
+	if index == nil {
+		index = v.vm.msrs
+	}
+	msrs := make([]kvm.MSR, 0, len(index))
 	for len(index) > 0 {
-		got, err := v.kvm.MSRs(index)
+		ask := index[:min(len(index), kvm.MaxMSRs)]
+		got, err := v.kvm.MSRs(ask)
 		if err != nil {
 			return nil, err
 		}
 		msrs = append(msrs, got...)
 		index = index[len(got):]
-		if len(index) > 0 {
+		if len(got) < len(ask) {
 			index = index[1:] // not there
+		}
+	}
+	if v.msrs == nil {
+		v.msrs = make([]uint32, len(msrs))
+		for i, m := range msrs {
+			v.msrs[i] = m.Index
 		}
 	}
 	return msrs, nil
@@ -82,15 +92,14 @@ func (v *VCPU) readMSRs(index []uint32) ([]kvm.MSR, error) {
 // be 0, which on a host without it is the same. Thread only.
 func (v *VCPU) writeMSRs(msrs []kvm.MSR) error {
 	for len(msrs) > 0 {
-		n, err := v.kvm.SetMSRs(msrs)
+		batch := msrs[:min(len(msrs), kvm.MaxMSRs)]
+		n, err := v.kvm.SetMSRs(batch)
 		if err != nil {
 			return err
 		}
-		if n < 0 || n > len(msrs) {
-			return fmt.Errorf("KVM_SET_MSRS took %d of %d", n, len(msrs))
-		}
-		if msrs = msrs[n:]; len(msrs) == 0 {
-			break
+		msrs = msrs[n:]
+		if n == len(batch) {
+			continue
 		}
 		refused := msrs[0]
 		now, err := v.kvm.MSRs([]uint32{refused.Index})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"coalesce/vcpu/apic"
 	"coalesce/vcpu/kvm"
@@ -22,26 +21,17 @@ var (
 	ErrNoState = errors.New("vCPU has shut down")
 )
 
-// StuckError says that a vCPU's thread did not answer in time. The request is
-// still pending and will be carried out if the thread comes back.
+// StuckError says that a vCPU's thread did not answer in time. A request that
+// it has received is carried out nevertheless if it comes back.
 type StuckError struct {
 	VCPU  string
-	What  string        // the request
-	Where string        // where the thread was last seen
-	After time.Duration // 0 when the caller's context ended first
-	Err   error         // the context's error, or nil
+	What  string // the request
+	Where string // where the thread was last seen
+	Err   error  // why the wait ended: the VM's timeout, or the caller's context
 }
 
 func (e *StuckError) Error() string {
-	s := fmt.Sprintf("%s: asked to %s, its thread did not answer", e.VCPU, e.What)
-	if e.After > 0 {
-		s += fmt.Sprintf(" within %v", e.After)
-	}
-	s += ": it is " + e.Where
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
-	}
-	return s
+	return fmt.Sprintf("%s: asked to %s, its thread is %s: %v", e.VCPU, e.What, e.Where, e.Err)
 }
 
 func (e *StuckError) Unwrap() error { return e.Err }
@@ -60,8 +50,9 @@ type Config struct {
 	// Exits is the machine around the vCPU.
 	Exits Exits
 	// OnExit, if not nil, is called on the vCPU's thread each time KVM_RUN
-	// has returned with a completed exit: the guest has executed at least one
-	// instruction. It must be cheap and must not block.
+	// has returned with an exit that the guest's own progress has caused: not
+	// for a signal, nor for an interrupt window, which may open before the
+	// first instruction. It must be cheap and must not block.
 	OnExit func(*VCPU)
 	// OnWait, if not nil, is called on the vCPU's thread before it waits
 	// (halted, or for a SIPI) and after. It must not block.
@@ -144,6 +135,7 @@ type VCPU struct {
 
 	oldName threadName // the thread's, from before it was this vCPU's
 	alarm   alarm
+	msrs    []uint32 // of the VM's, those this vCPU has; nil until the first capture
 	// incomplete: an I/O or MSR exit has been answered, but KVM finishes the
 	// instruction only on the next KVM_RUN.
 	incomplete bool

@@ -145,22 +145,27 @@ func (m *VM) SetTSCOffset(ctx context.Context, offset uint64) error {
 }
 
 // each has every vCPU do something on its thread, concurrently, and joins
-// their errors.
+// their errors. One that is closed meanwhile is none of them.
 func (m *VM) each(ctx context.Context, what string, fn func(*VCPU) error) error {
-	vcpus := m.VCPUs()
-	reqs := make([]request, len(vcpus))
+	ctx, cancel := m.deadline(ctx)
+	defer cancel()
 	var errs []error
-	for i, v := range vcpus {
-		reqs[i] = newRequest(what, func() error { return fn(v) })
-		if err := v.post(reqs[i]); err != nil {
+	fail := func(err error) {
+		if err != nil && !errors.Is(err, ErrFinished) {
 			errs = append(errs, err)
-			reqs[i].done = nil
 		}
 	}
-	for i, v := range vcpus {
-		if reqs[i].done != nil {
-			errs = append(errs, v.await(ctx, reqs[i]))
+	posted := map[*VCPU]request{}
+	for _, v := range m.VCPUs() {
+		r := newRequest(what, func() error { return fn(v) })
+		if err := v.post(ctx, r); err != nil {
+			fail(err)
+			continue
 		}
+		posted[v] = r
+	}
+	for v, r := range posted {
+		fail(v.await(ctx, r))
 	}
 	return errors.Join(errs...)
 }

@@ -157,7 +157,7 @@ func TestMSRsStopAtTheOneRefused(t *testing.T) {
 	if want := []MSR{{Index: sysenter, Value: 0x42}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if _, err := v.MSRs(make([]uint32, maxMSRs+1)); err == nil {
+	if _, err := v.MSRs(make([]uint32, MaxMSRs+1)); err == nil {
 		t.Error("asked for too many")
 	}
 	if err := v.SetCPUID2(make([]CPUIDEntry, maxCPUID+1)); err == nil {

@@ -12,8 +12,10 @@ import (
 
 const (
 	maxCPUID       = 256 // KVM_MAX_CPUID_ENTRIES
-	maxMSRs        = 255 // KVM refuses MAX_IO_MSRS (256) and more in one call
 	cpuidEntrySize = 40
+
+	// MaxMSRs is how many MSRs one call takes: fewer than MAX_IO_MSRS (256).
+	MaxMSRs = 255
 )
 
 // getCPUID fetches a CPUID table with room for as many entries as KVM allows.

@@ -218,8 +218,8 @@ func (v *VCPU) SetMSRs(msrs []MSR) (n int, err error) {
 
 // encodeMSRs builds struct kvm_msrs.
 func encodeMSRs(m []MSR) ([]byte, error) {
-	if len(m) > maxMSRs {
-		return nil, fmt.Errorf("%d MSRs at once, at most %d", len(m), maxMSRs)
+	if len(m) > MaxMSRs {
+		return nil, fmt.Errorf("%d MSRs at once, at most %d", len(m), MaxMSRs)
 	}
 	b := make([]byte, 8, 8+len(m)*16)
 	binary.LittleEndian.PutUint32(b, uint32(len(m)))
