@@ -1,0 +1,262 @@
+package tests
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"coalesce/tests/bare"
+	"coalesce/tests/lab"
+	"coalesce/tests/product"
+	"coalesce/vmm"
+)
+
+// rounds is how often a test of a session's end is done, with the same lender: what is left behind adds up.
+const rounds = 2
+
+// freed bounds how long a lender may take to give everything back when its client is gone.
+const freed = 3 * time.Second
+
+// TestSpan: a guest on two hosts, from its boot to its power-off, again and again with the same lender.
+func TestSpan(t *testing.T) {
+	needSpan(t)
+	p := newPlace(t)
+	l := p.lend(t, "--cpus", "1", "--memory", "64M")
+	k := script(t, "hello\n", bare.PowerOff)
+	for i := range 3 {
+		from := l.Stderr.Len()
+		c := p.run(t, "--kernel", k, "--memory", "64M", p.borrow("cpus=1,memory=64M"), "--json")
+		exit(t, c, shortly, 0)
+		awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+		r, err := product.Report(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Outcome != vmm.PoweredOff || len(r.Nodes) != 2 || r.Nodes[1].Node != 1 || len(r.Nodes[1].CPUs) != 1 || r.Nodes[1].CPUs[0].APICID != 1 {
+			t.Errorf("reported: %+v", r)
+		}
+		saw(t, "%d. %s after %v, round trip %v", i+1, r.Outcome, r.Ran, r.Nodes[1].RTT)
+	}
+	l.Signal(unix.SIGINT)
+	exit(t, l.Process, shortly, 0)
+}
+
+// session is a Pair that runs on both hosts.
+type session struct {
+	*place
+	l        *product.Lender
+	kernel   string
+	baseline lab.Usage // of the lender, between sessions
+}
+
+// newSession returns one whose lender has served a client before: by then its program has grown to its size.
+func newSession(t *testing.T) *session {
+	t.Helper()
+	s := &session{place: newPlace(t), kernel: pair(t)}
+	s.l = s.lend(t, "--cpus", "1", "--memory", "64M")
+	c, from := s.begin(t)
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+	awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+	var err error
+	if s.baseline, err = s.l.Usage(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// begin starts a client and waits until both vCPUs run and share a page. from is a place in the lender's log before it.
+func (s *session) begin(t *testing.T) (c *lab.Process, from int) {
+	t.Helper()
+	from = s.l.Stderr.Len()
+	c = s.run(t, "--kernel", s.kernel, "--memory", "64M", s.borrow("cpus=1,memory=64M"))
+	await(t, c.Stdout, shortly, bare.PairAlive)
+	return c, from
+}
+
+// returned waits until the lender holds no more than it did between sessions, and returns how long that took from when
+// on.
+func (s *session) returned(t *testing.T, when time.Time, limit time.Duration) time.Duration {
+	t.Helper()
+	for {
+		u, err := s.l.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		excess := s.excess(&u)
+		took := time.Since(when)
+		if excess == "" {
+			if took > limit {
+				t.Errorf("the lender has given everything back only after %v", took)
+			}
+			return took
+		}
+		if took > shortly {
+			t.Fatalf("%v later the lender still holds %s", took, excess)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// excess says what a process holds beyond the baseline; "" for nothing.
+func (s *session) excess(u *lab.Usage) string {
+	// A Go program keeps a thread or two more or less for reuse.
+	const spareThreads = 3
+	if u.Threads > s.baseline.Threads+spareThreads {
+		return fmt.Sprintf("%d threads, %d before", u.Threads, s.baseline.Threads)
+	}
+	if !slices.Equal(u.Files, s.baseline.Files) {
+		return fmt.Sprintf("files %q, before %q", u.Files, s.baseline.Files)
+	}
+	for _, m := range u.Mappings {
+		if m.Memfd() || m.Userfault {
+			return fmt.Sprintf("memory %q of %d bytes", m.Name, m.Size)
+		}
+	}
+	own := func(m *lab.Mapping) bool { return m.Name == "" || strings.HasPrefix(m.Name, "[") }
+	if now, before := u.Resident(own), s.baseline.Resident(own); now > before+8<<20 {
+		return fmt.Sprintf("%d KiB of its own memory, %d before", now>>10, before>>10)
+	}
+	return ""
+}
+
+// TestClientKilled: the lender gives everything back and lends again.
+func TestClientKilled(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	for i := range rounds {
+		c, from := s.begin(t)
+		busy, err := s.l.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.excess(&busy) == "" {
+			t.Fatal("a session is not seen in what the lender holds")
+		}
+		c.Kill()
+		killed := time.Now()
+		exit(t, c, shortly, 128+9)
+		line := awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+		took := s.returned(t, killed, freed)
+		saw(t, "%d. with %d threads and %d descriptors in the session; all given back %v after the kill: %q",
+			i+1, busy.Threads, len(busy.Files), took.Round(time.Millisecond), line)
+	}
+	c, _ := s.begin(t)
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+}
+
+// TestClientInterrupted: Ctrl-C at the client ends the session in order.
+func TestClientInterrupted(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	for i := range rounds {
+		c, from := s.begin(t)
+		pressed := time.Now()
+		c.Signal(unix.SIGINT)
+		exit(t, c, shortly, 1)
+		took := time.Since(pressed)
+		line := complaint(t, c, "interrupt")
+		awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+		s.returned(t, pressed, freed)
+		saw(t, "%d. client ended %v after Ctrl-C: %q", i+1, took.Round(time.Millisecond), line)
+	}
+}
+
+// TestLenderKilled: the client stops with an error that names the lender.
+func TestLenderKilled(t *testing.T) {
+	needSpan(t)
+	for i := range rounds {
+		s := newSession(t)
+		c, _ := s.begin(t)
+		s.l.Kill()
+		killed := time.Now()
+		exit(t, c, shortly, 1)
+		saw(t, "%d. client ended %v after its lender: %q", i+1, time.Since(killed).Round(time.Millisecond),
+			complaint(t, c, "lender", s.ip))
+	}
+}
+
+// TestLenderInterrupted: Ctrl-C at the lender ends the sessions on it, whose clients learn why.
+func TestLenderInterrupted(t *testing.T) {
+	needSpan(t)
+	for i := range rounds {
+		s := newSession(t)
+		c, _ := s.begin(t)
+		s.l.Signal(unix.SIGINT)
+		exit(t, s.l.Process, shortly, 0)
+		exit(t, c, shortly, 1)
+		saw(t, "%d. %q", i+1, complaint(t, c, "lender", s.ip))
+	}
+}
+
+// TestCableCut: both sides notice that the other is out of reach, and the lender lends again when it is back.
+func TestCableCut(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	for i := range rounds {
+		c, from := s.begin(t)
+		if err := s.wire.Cut(); err != nil {
+			t.Fatal(err)
+		}
+		cut := time.Now()
+		exit(t, c, shortly, 1)
+		took := time.Since(cut)
+		line := complaint(t, c, "lender", s.ip)
+		awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+		lender := s.returned(t, cut, shortly)
+		saw(t, "%d. client ended %v after the cut, lender free after %v: %q", i+1,
+			took.Round(time.Millisecond), lender.Round(time.Millisecond), line)
+		if err := s.wire.Restore(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _ := s.begin(t)
+	c.Kill()
+}
+
+// TestShortOutage: a cable that is mended before anybody gives up costs time and nothing else.
+func TestShortOutage(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	c, _ := s.begin(t)
+	if err := s.wire.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := s.wire.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	from := c.Stdout.Len()
+	for range 3 {
+		awaitFrom(t, c.Stdout, from, shortly, bare.PairAlive)
+		from = c.Stdout.Len()
+	}
+	saw(t, "the guest goes on after 300 ms without a cable")
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+}
+
+// TestSlowCable: a guest runs over a link with delay and loss.
+func TestSlowCable(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	shape := lab.Shape{Delay: 5 * time.Millisecond, Jitter: time.Millisecond, Loss: 1}
+	if err := s.wire.Shape(shape); err != nil {
+		if !strings.Contains(err.Error(), lab.ErrNotSupported.Error()) {
+			t.Fatal(err)
+		}
+		saw(t, "skipped: %v", err)
+		t.Skip(err)
+	}
+	c, _ := s.begin(t)
+	from := c.Stdout.Len()
+	awaitFrom(t, c.Stdout, from, shortly, bare.PairAlive)
+	saw(t, "5 ms each way, 1%% lost: both vCPUs run")
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+}
