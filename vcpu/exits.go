@@ -16,7 +16,8 @@ type PortIO struct {
 	Count int  // accesses, more than one for a string instruction
 	Write bool // the guest executes OUT
 	// Data is Size*Count bytes inside the page shared with KVM: what the
-	// guest writes, or where the answer goes.
+	// guest writes, or where the answer goes. It is all ones before a read,
+	// which is what a bus without a device there answers.
 	Data []byte
 }
 
@@ -34,7 +35,7 @@ type MMIO struct {
 // that would wait for itself. They may deliver interrupts to it.
 type Exits interface {
 	// PortIO and MMIO carry out a device access. An error stops the vCPU
-	// with Fatal; an access that no device claims is not one.
+	// with Fatal; an access that no device claims is not an error.
 	PortIO(v *VCPU, op *PortIO) error
 	MMIO(v *VCPU, op *MMIO) error
 	// Shutdown says that the guest has triple-faulted. The vCPU is paused
@@ -78,6 +79,9 @@ func (v *VCPU) handleExit() error {
 	case kvm.KVM_EXIT_MMIO:
 		x := v.kvm.MMIO()
 		v.mmio = MMIO{GPA: x.GPA, Write: x.Write, Data: x.Data}
+		if !x.Write {
+			fillOnes(x.Data)
+		}
 		v.incomplete = true
 		return v.cfg.Exits.MMIO(v, &v.mmio)
 	case kvm.KVM_EXIT_X86_RDMSR, kvm.KVM_EXIT_X86_WRMSR:
@@ -101,8 +105,17 @@ func (v *VCPU) handleIO() error {
 		return err
 	}
 	v.pio = PortIO{Port: x.Port, Size: x.Size, Count: x.Count, Write: x.Out, Data: x.Data}
+	if !x.Out {
+		fillOnes(x.Data)
+	}
 	v.incomplete = true
 	return v.cfg.Exits.PortIO(v, &v.pio)
+}
+
+func fillOnes(b []byte) {
+	for i := range b {
+		b[i] = 0xff
+	}
 }
 
 // exitError describes an exit without an answer.

@@ -173,3 +173,25 @@ func TestInterruptWakesHalted(t *testing.T) {
 		r.until("it has taken the interrupt", func() bool { return r.RAM.Load(dataAt) == n+1 })
 	}
 }
+
+// What no device answers reads as ones.
+func TestUnclaimedReads(t *testing.T) {
+	r := newRig(t)
+	v := r.add(0)
+	r.PortHook = func(*vcpu.VCPU, *vcpu.PortIO) bool { return true }
+	r.install(codeAt, func(a *micro.Asm) {
+		a.MovImm(micro.RAX, 0)
+		a.Out32(micro.PortReport) // leaves zeros where KVM keeps the data
+		a.In32(micro.PortAsk)
+		a.Store(dataAt, micro.RAX)
+		a.MovMem(dataAt+8, 1)
+		end := a.Here()
+		a.Hlt()
+		a.Jmp(end)
+	})
+	r.start(v, micro.Options{RIP: codeAt})
+	r.until("it has asked", func() bool { return r.RAM.Load(dataAt+8) == 1 })
+	if got := r.RAM.Load(dataAt); got != 0xffff_ffff {
+		t.Errorf("IN gave %#x", got)
+	}
+}
