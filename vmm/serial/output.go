@@ -16,9 +16,9 @@ const (
 	// before it is made to end it. Linux's sends 16 bytes a pass and gives up after
 	// 256 passes ("too much work for irq4"; 512 since 5.9): half of that is safe.
 	maxBurst = 128 * fifoSize
-	// burstPause bounds the wait of a guest that does not look for more interrupts
-	// before it ends its handler.
-	burstPause = 10 * time.Millisecond
+	// sendTime is how long a FIFO takes to send, as far as interrupts go: after it
+	// a THRE interrupt that the guest has not looked for raises the line.
+	sendTime = time.Millisecond
 )
 
 // output is what waits for the writer. It is guarded by UART.mu.
@@ -55,11 +55,15 @@ func (o *output) signal() {
 	}
 }
 
-// transmitLocked sends a byte and makes the THRE interrupt pending, since THR is
-// empty again. A guest that sends on and on within one interrupt finds none for
-// once, so that its handler comes to an end, and gets the next one then.
+// transmitLocked sends a byte, after which THR is empty again and the THRE
+// interrupt pending. IIR shows it at once, for the driver that looks again before
+// its interrupt handler ends, as Linux's does; but the line stays down for
+// sendTime, or each run of a handler would cause another one, for nothing.
+//
+// A guest that sends on and on within one run of its handler is shown no
+// interrupt once, so that the handler ends.
 func (u *UART) transmitLocked(v byte) {
-	taken := !u.thri // the guest has been told that THR is empty, or does not care
+	first := !u.thri // the guest has been told that THR is empty, or does not care
 	u.thri = false
 	if u.mcr&mcrLoop != 0 {
 		if u.fifoRoomLocked() > 0 {
@@ -83,35 +87,38 @@ func (u *UART) transmitLocked(v byte) {
 	o.signal()
 	o.stalled = o.stalled || len(o.buf) > outputRoom-fifoSize
 	u.burst++
-	switch {
-	case o.stalled:
-	case u.burst >= maxBurst && taken:
-		if !u.deferred {
-			u.deferred = true
-			u.pause.Reset(burstPause)
-		}
-	default:
-		u.thri = true
+	if o.stalled {
+		return // drain makes the interrupt pending
 	}
+	if first {
+		u.quiet = true
+		u.deferred = u.burst >= maxBurst
+		if !u.timing {
+			u.timing = true
+			u.timer.Reset(sendTime)
+		}
+	}
+	u.thri = !u.deferred
 }
 
-// endBurst runs when burstPause is over.
-func (u *UART) endBurst() {
+// sent runs when sendTime is over.
+func (u *UART) sent() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.deferred && !u.out.closing {
-		u.resumeLocked()
-		u.updateLocked()
+	u.timing = false
+	if u.out.closing {
+		return
 	}
+	u.showTHRELocked()
+	u.updateLocked()
 }
 
-// resumeLocked lets the THRE interrupt through after a burst.
-func (u *UART) resumeLocked() {
-	u.burst = 0
+// showTHRELocked lets a THRE interrupt that was held back through.
+func (u *UART) showTHRELocked() {
+	u.quiet = false
 	if u.deferred {
 		u.deferred = false
 		u.thri = true
-		u.pause.Stop()
 	}
 }
 
@@ -153,7 +160,7 @@ func (u *UART) takeOutput(chunk []byte) (n int, end bool) {
 		end = o.closing
 	}
 	if o.stalled && len(o.buf) <= outputRoom/2 {
-		o.stalled = false
+		o.stalled, u.quiet = false, false
 		u.thri = true
 		u.updateLocked()
 	}
@@ -199,7 +206,7 @@ func (u *UART) Close(ctx context.Context) error {
 	u.mu.Lock()
 	u.out.closing = true
 	u.out.signal()
-	u.pause.Stop()
+	u.timer.Stop()
 	u.mu.Unlock()
 	select {
 	case <-u.out.done:

@@ -94,12 +94,12 @@ type UART struct {
 	thri                         bool // the THRE interrupt is pending
 	line                         bool // level of the interrupt line
 
-	// burst counts the bytes sent since the guest last found no interrupt, see
-	// transmitLocked. deferred: the THRE interrupt waits for the end of the burst,
-	// at most until pause runs out.
-	burst    int
-	deferred bool
-	pause    *time.Timer
+	// How a THRE interrupt is held back, see transmitLocked. quiet: IIR shows it but
+	// the line does not; deferred: not even IIR does; timing: timer runs, and ends
+	// both. burst counts the bytes sent since IIR last showed no interrupt.
+	quiet, deferred, timing bool
+	burst                   int
+	timer                   *time.Timer
 
 	fifo  []byte // received, at most fifoSize
 	input []byte // waits for the FIFO, at most inputRoom
@@ -123,8 +123,8 @@ func New(out io.Writer, irq func(level bool)) *UART {
 		fifo:  make([]byte, 0, fifoSize),
 		input: make([]byte, 0, inputRoom),
 	}
-	u.pause = time.AfterFunc(burstPause, u.endBurst)
-	u.pause.Stop()
+	u.timer = time.AfterFunc(sendTime, u.sent)
+	u.timer.Stop()
 	u.out.init()
 	go u.drain(out)
 	return u
@@ -213,8 +213,7 @@ func (u *UART) writeLocked(reg uint64, v byte) {
 // a row (serial8250_THRE_test).
 func (u *UART) writeIERLocked(v byte) {
 	if v&^u.ier&ierTHRI != 0 && !u.out.stalled {
-		u.resumeLocked()
-		u.thri = true
+		u.thri, u.quiet, u.deferred = true, false, false
 	}
 	u.ier = v
 }
@@ -254,7 +253,8 @@ func (u *UART) readIIRLocked() byte {
 	case iirTHRI:
 		u.thri = false
 	case iirNone:
-		u.resumeLocked()
+		u.burst = 0
+		u.showTHRELocked()
 	}
 	if u.fcr&fcrEnable != 0 {
 		cause |= iirFIFO
@@ -284,7 +284,8 @@ func (u *UART) causeLocked() byte {
 // updateLocked brings the interrupt line to the level of the registers. OUT2,
 // which gates it on PC mainboards, is not looked at.
 func (u *UART) updateLocked() {
-	if level := u.causeLocked() != iirNone; level != u.line {
+	cause := u.causeLocked()
+	if level := cause != iirNone && !(cause == iirTHRI && u.quiet); level != u.line {
 		u.line = level
 		u.irq(level)
 	}

@@ -39,7 +39,7 @@ func (u *UART) Restore(s State) error {
 	defer u.mu.Unlock()
 	u.ier, u.fcr, u.lcr, u.mcr, u.msr, u.scr = s.IER, s.FCR, s.LCR, s.MCR, s.MSR, s.SCR
 	u.dll, u.dlm = s.DLL, s.DLM
-	u.resumeLocked()
+	u.quiet, u.deferred, u.burst = false, false, 0
 	u.overrun, u.thri = s.Overrun, s.THREPending
 	u.fifo = append(u.fifo[:0], s.FIFO...)
 	u.input = append(u.input[:0], s.Input...)
