@@ -142,10 +142,12 @@ func onNewThread(f func()) {
 
 // thread is the actor. It reports on started and then serves until finished.
 func (v *VCPU) thread(started chan<- error) {
+	defer close(v.finished)
+	defer v.vm.remove(v)
+	defer v.shut()
 	err := v.open()
 	started <- err
 	if err != nil {
-		v.shut()
 		return
 	}
 	for {
@@ -158,9 +160,6 @@ func (v *VCPU) thread(started chan<- error) {
 		}
 	}
 	v.finalCPU.Store(int64(threadCPU(v.tid)))
-	v.shut()
-	v.vm.remove(v)
-	close(v.finished)
 }
 
 // serve carries out the requests there are, and while the vCPU may not run

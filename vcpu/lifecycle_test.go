@@ -276,6 +276,20 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
+// A vCPU that KVM refuses leaves nothing behind either.
+func TestRefusedVCPU(t *testing.T) {
+	r := newRig(t)
+	const tooMany = 1 << 20
+	if _, err := r.Add(tooMany); err == nil || !strings.Contains(err.Error(), "vcpu 1048576: KVM_CREATE_VCPU") {
+		t.Errorf("vCPU %d: %v", tooMany, err)
+	}
+	if l := r.VCPUs(); len(l) != 0 {
+		t.Errorf("%v are left", l)
+	}
+	must(t, r.Pause(t.Context()))
+	r.add(1)
+}
+
 func count(t *testing.T, dir string) int {
 	l, err := os.ReadDir(dir)
 	must(t, err)

@@ -161,7 +161,7 @@ func (m *VM) NewVCPU(cfg Config) (*VCPU, error) {
 	started := make(chan error, 1)
 	onNewThread(func() { v.thread(started) })
 	if err := <-started; err != nil {
-		m.remove(v)
+		<-v.finished
 		return nil, fmt.Errorf("%v: %w", v, err)
 	}
 	return v, nil
