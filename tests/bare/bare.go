@@ -35,6 +35,7 @@ const (
 	firstCounter  = sharedAddr
 	secondCounter = sharedAddr + 8
 	loadAddr      = 0x100000
+	pageSize      = 0x1000
 )
 
 // End is how a Script ends.
@@ -66,7 +67,7 @@ func Script(text string, end End) ([]byte, error) {
 		a.Jmp(loop)
 	}
 	halt(a)
-	return image(a)
+	return image(a, loadAddr, elf.PF_R|elf.PF_W|elf.PF_X)
 }
 
 // Lines of a Pair.
@@ -115,7 +116,7 @@ func Pair() ([]byte, error) {
 	a.Bytes(0x89, 0xc3) // mov ebx, eax
 	print(a, PairAlive+"\n")
 	a.Jmp(loop)
-	return image(a)
+	return image(a, loadAddr, elf.PF_R|elf.PF_W|elf.PF_X)
 }
 
 // secondCPU is what the vCPU that is started runs: real mode, position-independent but for the data it names.
@@ -150,27 +151,25 @@ func halt(a *micro.Asm) {
 	a.Jmp(l)
 }
 
-// image wraps the code in an ELF file with one segment, entered at its start.
-func image(a *micro.Asm) ([]byte, error) {
+// image wraps code in an ELF file with one segment, which lies at base and is entered at its first instruction.
+func image(a *micro.Asm, base uint64, access elf.ProgFlag) ([]byte, error) {
 	code, err := a.Code()
 	if err != nil {
 		return nil, fmt.Errorf("assemble a kernel: %w", err)
 	}
-	var header elf.Header64
-	var segment elf.Prog64
-	offset := uint64(binary.Size(header) + binary.Size(segment))
-	header = elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Entry: loadAddr, Phoff: uint64(binary.Size(header)), Ehsize: uint16(binary.Size(header)),
-		Phentsize: uint16(binary.Size(segment)), Phnum: 1}
+	header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+		Entry: base, Phnum: 1}
+	segment := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(access), Off: pageSize, Vaddr: base, Paddr: base,
+		Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: pageSize}
+	header.Ehsize, header.Phentsize = uint16(binary.Size(header)), uint16(binary.Size(segment))
+	header.Phoff = uint64(header.Ehsize)
 	copy(header.Ident[:], elf.ELFMAG)
 	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB)
 	header.Ident[elf.EI_VERSION] = byte(elf.EV_CURRENT)
-	segment = elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W | elf.PF_X), Off: offset,
-		Vaddr: loadAddr, Paddr: loadAddr, Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: 0x1000}
 	var b bytes.Buffer
-	for _, part := range []any{&header, &segment, code} {
+	for _, part := range []any{&header, &segment, make([]byte, pageSize-int(header.Ehsize)-int(header.Phentsize)), code} {
 		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
-			return nil, fmt.Errorf("write a kernel: %w", err)
+			return nil, fmt.Errorf("write an ELF file: %w", err)
 		}
 	}
 	return b.Bytes(), nil

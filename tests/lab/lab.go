@@ -86,5 +86,5 @@ func (w *lineWriter) line(name string, line []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	// Whoever watches may have gone; the output is kept all the same.
-	_, _ = fmt.Fprintf(w.w, "%s | %s\n", name, line)
+	_, _ = fmt.Fprintf(w.w, "%-6s | %s\n", name, line)
 }

@@ -24,6 +24,8 @@ type Command struct {
 	NoStdin bool
 	// User runs it as this user and group, without any other; 0 stays as we are.
 	User uint32
+	// Console is in front of its standard output instead of Name.
+	Console string
 	// Quiet keeps its output from the lab's.
 	Quiet bool
 }
@@ -125,14 +127,18 @@ func (p *Process) launch() (readers [2]*os.File, err error) {
 
 // attend copies the program's output, waits for its end and reaps it.
 func (p *Process) attend(readers [2]*os.File) {
-	pass := func(line []byte) { p.Host.lab.out.line(p.Command.Name, line) }
-	if p.Command.Quiet {
-		pass = func([]byte) {}
+	names := [2]string{p.Command.Console, p.Command.Name}
+	if names[0] == "" {
+		names[0] = p.Command.Name
 	}
 	var copying sync.WaitGroup
 	for i, o := range []*Output{p.Stdout, p.Stderr} {
 		copying.Go(func() {
-			o.read(readers[i], pass)
+			o.read(readers[i], func(line []byte) {
+				if !p.Command.Quiet {
+					p.Host.lab.out.line(names[i], line)
+				}
+			})
 			readers[i].Close()
 		})
 	}

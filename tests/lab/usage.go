@@ -26,7 +26,8 @@ type Mapping struct {
 	Name      string // "/memfd:coalesce-guest (deleted)"; "" for anonymous memory
 	Size      uint64 // bytes, like all below
 	Rss       uint64
-	Userfault bool // registered with userfaultfd, in any mode
+	Inode     uint64 // of the file; 0 for anonymous memory
+	Userfault bool   // registered with userfaultfd, in any mode
 }
 
 // memfdPrefix starts the name of a mapping of memory that belongs to a memfd.
@@ -111,8 +112,11 @@ func mappings(dir string) ([]Mapping, error) {
 		}
 		key, isKey := strings.CutSuffix(fields[0], ":")
 		if !isKey {
-			_, name, _ := cutFields(lines.Text(), 5)
-			all = append(all, Mapping{Name: name})
+			inode, name, err := fileOf(lines.Text())
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Mapping{Name: name, Inode: inode})
 			continue
 		}
 		if len(all) == 0 {
@@ -138,17 +142,29 @@ func mappings(dir string) ([]Mapping, error) {
 	return all, lines.Err()
 }
 
-// cutFields splits a line behind its first n fields.
-func cutFields(line string, n int) (first, rest string, ok bool) {
-	rest = line
-	for range n {
-		rest = strings.TrimLeft(rest, " ")
-		i := strings.IndexByte(rest, ' ')
-		if i < 0 {
-			return line, "", false
-		}
-		rest = rest[i:]
+// fileOf reads the inode, the fifth field of a mapping's line, and the name, which is all after it.
+func fileOf(line string) (inode uint64, name string, err error) {
+	rest, field := line, ""
+	for range 5 {
+		field, rest, _ = strings.Cut(strings.TrimLeft(rest, " "), " ")
 	}
-	rest = strings.TrimSpace(rest)
-	return line[:len(line)-len(rest)], rest, true
+	if inode, err = strconv.ParseUint(field, 10, 64); err != nil {
+		return 0, "", fmt.Errorf("smaps: %q: %w", line, err)
+	}
+	return inode, strings.TrimSpace(rest), nil
+}
+
+// Memfds returns the inodes of the memfds in the process's memory.
+func (u *Usage) Memfds() (inodes []uint64) {
+	for _, m := range u.Mappings {
+		if m.Memfd() && !slices.Contains(inodes, m.Inode) {
+			inodes = append(inodes, m.Inode)
+		}
+	}
+	return inodes
+}
+
+// Namespace is the process's network namespace, as /proc names it: "net:[4026532000]".
+func (p *Process) Namespace() (string, error) {
+	return os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.Pid))
 }
