@@ -323,36 +323,51 @@ func TestMemoryErrorIsPassedOn(t *testing.T) {
 	}
 }
 
-// TestRealKernel loads the distribution's kernel where the build has fetched it.
+// TestRealKernel loads the distribution's kernel, packed and unpacked, where the
+// build has fetched it.
 func TestRealKernel(t *testing.T) {
-	const path = "../build/kernel/vmlinuz"
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		t.Logf("%s is not there; the synthetic kernels of the other tests stand for it", path)
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem := newRAM(256 * mib)
-	e, err := load(t, mem, nil, pattern(3*mib, 7), func(p *Params) { p.Kernel, p.KernelSize = f, st.Size() })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("kernel %q at %#x+%#x", e.KernelVersion, e.KernelBase, e.KernelSize)
-	if e.Mode != Linux64 || e.RIP != e.KernelBase+0x200 || e.InitrdBase != 253*mib || !strings.HasPrefix(e.KernelVersion, "6.") {
-		t.Errorf("entry is %+v", e)
-	}
+	for _, tc := range []struct {
+		name    string
+		mode    Mode
+		version string
+	}{
+		{"vmlinuz", Linux64, "6."},
+		{"vmlinux", PVH, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join("..", "build", "kernel", tc.name)
+			f, err := os.Open(path)
+			if errors.Is(err, os.ErrNotExist) {
+				t.Logf("%s is not there; the synthetic kernels of the other tests stand for it", path)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			st, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			mem := newRAM(256 * mib)
+			e, err := load(t, mem, nil, pattern(3*mib, 7), func(p *Params) { p.Kernel, p.KernelSize = f, st.Size() })
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%v, version %q, at %#x+%#x, entry %#x", e.Mode, e.KernelVersion, e.KernelBase, e.KernelSize, e.RIP)
+			if e.Mode != tc.mode || e.InitrdBase != 253*mib || !strings.HasPrefix(e.KernelVersion, tc.version) {
+				t.Errorf("entry is %+v", e)
+			}
+			if code := mem.at(e.RIP, 16); bytes.Count(code, []byte{0}) == len(code) {
+				t.Error("there is no code at the entry")
+			}
 
-	mem = newRAM(24 * mib)
-	_, err = load(t, mem, nil, nil, func(p *Params) { p.Kernel, p.KernelSize = f, st.Size() })
-	if !errors.Is(err, ErrNoRoom) {
-		t.Errorf("in 24 MiB: %v", err)
+			mem = newRAM(24 * mib)
+			_, err = load(t, mem, nil, nil, func(p *Params) { p.Kernel, p.KernelSize = f, st.Size() })
+			if !errors.Is(err, ErrNoRoom) {
+				t.Errorf("in 24 MiB: %v", err)
+			}
+		})
 	}
 }
 

@@ -268,3 +268,36 @@ func FuzzPorts(f *testing.F) {
 		}
 	})
 }
+
+// TestResetVector runs the reset vector's code, as far as it uses a handful of
+// instructions, up to its HLT.
+func TestResetVector(t *testing.T) {
+	m := newMachine(t)
+	code := ResetVector()
+	if len(code) > 0x100000-ResetVectorGPA {
+		t.Fatalf("%d bytes do not fit below 1 MiB", len(code))
+	}
+	var al byte
+	var dx uint64
+	for ip := 0; ; {
+		switch code[ip] {
+		case 0xb0: // mov al, imm8
+			al, ip = code[ip+1], ip+2
+		case 0xba: // mov dx, imm16
+			dx, ip = uint64(code[ip+1])|uint64(code[ip+2])<<8, ip+3
+		case 0xee: // out dx, al
+			m.out(dx, al)
+			ip++
+		case 0xf4: // hlt
+			if got := m.told(); !slices.Equal(got, []string{"reset by ACPI reset register"}) {
+				t.Errorf("told %q", got)
+			}
+			if !bytes.Equal(code[ip+1:], []byte{0xeb, 0xfd}) {
+				t.Errorf("after the HLT comes %x", code[ip+1:])
+			}
+			return
+		default:
+			t.Fatalf("unknown instruction %#x", code[ip])
+		}
+	}
+}

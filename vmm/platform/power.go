@@ -115,7 +115,8 @@ func (r *resetControl) restore(v uint8) { r.swap(v) }
 
 // keyboard is what is left of a PS/2 keyboard controller: its command to reset
 // the CPU. Its status reads 0, an empty input buffer, because Linux waits for
-// that before it writes the command (kb_wait).
+// that before it writes the command (kb_wait). It does not look for a keyboard
+// here, since the FADT's boot flags name no controller.
 type keyboard struct{ reset func(by string) }
 
 // Read implements bus.Device.
