@@ -25,9 +25,9 @@ type Config struct {
 	// indexes. At the start a region's only copies are its home's.
 	Homes []NodeID
 	View  uint32 // number of the membership, in every frame
-	// Hold is the minimum time a page stays after its installation (Mirage):
-	// long enough for the thread that waited to run its instruction.
-	Hold time.Duration
+	// Hold is the minimum time a page stays after its installation; 0 lets it
+	// follow the time that transfers take, of which Transfer is a first guess.
+	Hold, Transfer time.Duration
 	// Clock stamps what this node sends; no content is shown to the guest
 	// before its sender's stamp has passed here.
 	Clock Clock
@@ -59,6 +59,7 @@ type Engine struct {
 
 	peers [MaxNodes]atomic.Pointer[link.Conn]
 
+	hold    minimumHold
 	holds   holdQueue
 	streaks streaks
 
@@ -86,6 +87,8 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
+	e.hold.fixed = int64(cfg.Hold)
+	e.hold.transfer.Store(int64(cfg.Transfer))
 	if err := e.holds.init(); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
@@ -136,6 +139,7 @@ func (e *Engine) fail(err error) {
 	e.failOnce.Do(func() {
 		e.failErr = err
 		close(e.failed)
+		e.arrived(noPage) // for good: nobody will bring them
 		if e.cfg.OnFail != nil && !errors.Is(err, ErrClosed) {
 			go e.cfg.OnFail(err)
 		}

@@ -102,7 +102,7 @@ func TestEngineCountersAreExact(t *testing.T) {
 				counts.Store(n, done)
 				wg.Go(func() {
 					r := rand.New(rand.NewPCG(seed, uint64(n)))
-					th := c.engines[n].AddThread(unix.Gettid())
+					th := c.engines[n].AddThread(unix.Gettid(), nil)
 					for range rounds {
 						p := r.IntN(len(pages))
 						if err := uffdtest.Increment(c.addr(n, pages[p]) + 64); err != nil {

@@ -4,15 +4,13 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"coalesce/dsm/uffd"
 )
 
 // serveFaults resolves userfaults on a thread of its own: it reads the
 // descriptor blocking, and answers or asks the home inline.
 func (e *Engine) serveFaults() {
-	LockServiceThread()
+	LockServiceThread("faults")
 	defer e.running.Done()
 	var buf [16]uffd.Fault
 	for {
@@ -47,14 +45,17 @@ func (e *Engine) fault(f uffd.Fault) error {
 		asked := en.page.Want
 		token := false
 		if t != nil && !en.page.Access.allows(write) {
-			again = asked != WantNothing && en.thread == t && t.lastFault == f.Page
-			en.thread, t.lastFault = t, f.Page
+			again = t.waiting.Load() == f.Page
+			en.thread = t
 			token = e.faulted(t, f.Page)
 		}
 		if _, err := e.stepLocked(r, f.Page, Event{Kind: EvFault, Write: write, Token: token}, nil); err != nil {
 			return err
 		}
 		missed = asked == WantNothing && en.page.Want != WantNothing
+		if t != nil && !en.page.Access.allows(write) {
+			t.awaitPage(f.Page)
+		}
 		return e.retryPinsLocked(r, f.Page)
 	})
 	switch {
@@ -63,17 +64,10 @@ func (e *Engine) fault(f uffd.Fault) error {
 	case missed:
 		return e.fetchFollowers(t, f.Page, write)
 	case again:
+		// A signal was pending when it began to wait inside KVM's instruction
+		// emulator: it will spin until the page comes.
 		e.stats.faultsAgain.Add(1)
-		breathe()
+		uffd.Breathe()
 	}
 	return nil
-}
-
-// breathe stops the fault reader for a moment. A thread that faults again on a
-// page that is on its way has a signal pending inside KVM's instruction
-// emulator: it will spin until the page comes. Every message of it that is read
-// costs the time that the page needs to come; one that is not read vanishes.
-func breathe() {
-	pause := unix.NsecToTimespec(100_000)
-	_ = unix.Nanosleep(&pause, nil)
 }

@@ -5,9 +5,51 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
+
+// minimumHold is how long a page stays where it was installed (Mirage): so long
+// that the others of a small working set come before the first is gone again.
+// It follows the time a transfer takes, with whatever load the hosts and the
+// link have, unless it is fixed.
+type minimumHold struct {
+	fixed    int64        // ns, 0 for none
+	transfer atomic.Int64 // ns, exponentially weighted mean
+}
+
+const (
+	// holdTransfers is the length of a hold in transfers.
+	holdTransfers = 6
+	// maxHold bounds what a fellow node can be asked to wait, in ns.
+	maxHold = 50_000_000
+	// transferWeight is the part of the mean that a sample replaces: 1/16.
+	transferWeight = 16
+)
+
+// observe takes in how long a transfer took, in ns.
+func (h *minimumHold) observe(took int64) {
+	mean := h.transfer.Load()
+	h.transfer.Store(mean + (took-mean)/transferWeight)
+}
+
+// length returns the hold in ns.
+func (h *minimumHold) length() int64 {
+	if h.fixed != 0 {
+		return h.fixed
+	}
+	return min(holdTransfers*h.transfer.Load(), maxHold)
+}
+
+// proof returns the CPU time, in ns, that proves a thread's progress: more than
+// it takes to come back from a fault and run one instruction.
+func (h *minimumHold) proof() uint64 {
+	if h.fixed != 0 {
+		return uint64(h.fixed)
+	}
+	return uint64(h.transfer.Load())
+}
 
 // holdQueue orders the commands that a minimum hold delays by the end of the
 // hold. A timerfd wakes its thread: Go's own timers round to milliseconds.
@@ -106,7 +148,7 @@ func (q *holdQueue) close() error { return unix.Close(q.fd) }
 
 // serveHolds carries out deferred commands when their hold ends.
 func (e *Engine) serveHolds() {
-	LockServiceThread()
+	LockServiceThread("holds")
 	defer e.running.Done()
 	var expirations [8]byte
 	pages := make([]uint32, 0, 64)

@@ -49,7 +49,8 @@ const (
 	FlagWrite   Flags = 1 << iota // Req, Data: for writing
 	FlagToken                     // Req: for the holder of the progress token; to the queue's head
 	FlagPromote                   // Req: not a new request: the one already sent now has the token
-	flagsMask   = FlagWrite | FlagToken | FlagPromote
+	FlagDelayed                   // Data: a hold or a pin delayed it
+	flagsMask   = FlagWrite | FlagToken | FlagPromote | FlagDelayed
 )
 
 // Msg is one message of the protocol without the page content that follows a

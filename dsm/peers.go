@@ -23,7 +23,7 @@ func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
 }
 
 func (e *Engine) servePeer(node NodeID, c *link.Conn) {
-	LockServiceThread()
+	LockServiceThread(fmt.Sprintf("pages %d", node))
 	defer e.linked.Done()
 	buf := make([]byte, MsgSize+PageSize)
 	var h link.Header

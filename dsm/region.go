@@ -23,6 +23,8 @@ type region struct {
 	out  Actions
 	self [MaxNodes + 8]Msg // messages of this node to itself
 	todo int
+	// delayed: the message at hand has FlagDelayed.
+	delayed bool
 }
 
 // entry is all this node knows about one page.
@@ -79,6 +81,7 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 	}
 	ev.Msg.Page = page
 	r.todo = 0
+	r.delayed = ev.Msg.Flags&FlagDelayed != 0
 	for done := 0; ; done++ {
 		wanted := en.page.Want
 		r.out.Reset()
@@ -118,13 +121,17 @@ func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byt
 		return e.send(a.To, &a.Msg)
 	case OpInstall:
 		copy(e.mem.Alias(page, 1), data)
-		e.installed(en)
+		e.installed(en, r.delayed)
 		e.stats.pagesIn.Add(1)
-		return e.mapPage(page, a.Writable)
+		err := e.mapPage(page, a.Writable)
+		e.arrived(page)
+		return err
 	case OpUpgrade:
-		e.installed(en)
+		e.installed(en, true)
 		e.stats.upgrades.Add(1)
-		return e.wrap("lift the write protection of", page, e.faults.Unprotect(page, 1))
+		err := e.faults.Unprotect(page, 1)
+		e.arrived(page)
+		return e.wrap("lift the write protection of", page, err)
 	case OpResolve:
 		e.stats.faultsLocal.Add(1)
 		if a.Writable {
@@ -151,12 +158,17 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 	return fmt.Errorf("%s guest page %#x: %w", what, e.mem.GPA(page), err)
 }
 
-// installed starts the minimum hold of a page that was waited for.
-func (e *Engine) installed(en *entry) {
+// installed starts the minimum hold of a page that was waited for. delayed says
+// that its coming took longer than the transfer.
+func (e *Engine) installed(en *entry, delayed bool) {
 	t := now()
-	en.heldUntil = t + int64(e.cfg.Hold)
+	took := t - en.requested
+	e.stats.latency.record(took)
+	if !delayed {
+		e.hold.observe(took)
+	}
+	en.heldUntil = t + e.hold.length()
 	en.moves++
-	e.stats.latency.record(t - en.requested)
 }
 
 // held reports whether a command of the home has to wait: the page's minimum

@@ -54,7 +54,7 @@ func (l *latency) record(ns int64) {
 // the counters of the same name.
 type Stats struct {
 	FaultsRead, FaultsWrite, FaultsLocal  uint64
-	FaultsAgain                           uint64
+	FaultsAgain, FaultsVanished           uint64 // the latter: gone before they were read
 	PagesIn, PagesOut                     uint64
 	Upgrades, Downgrades, Invalidations   uint64
 	Deferred, Fetched                     uint64
@@ -63,13 +63,14 @@ type Stats struct {
 	RegionsArmed, Pins                    uint64
 	TokenRequests, TokenGrants            uint64
 	LatencyP50, LatencyP99, LatencySample int64 // µs, µs, number of samples
+	Transfer, Hold                        int64 // mean transfer and minimum hold at present, µs
 }
 
 // Stats returns the metrics now.
 func (e *Engine) Stats() Stats {
 	c := &e.stats
 	s := Stats{
-		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(),
+		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(), FaultsVanished: e.faults.Vanished(),
 		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(),
 		Upgrades: c.upgrades.Load(), Downgrades: c.downgrades.Load(), Invalidations: c.invalidations.Load(),
 		Deferred: c.deferred.Load(), Fetched: c.fetched.Load(),
@@ -77,6 +78,7 @@ func (e *Engine) Stats() Stats {
 		RegionsArmed: c.regionsArmed.Load(), Pins: c.pins.Load(),
 		TokenRequests: c.tokenRequests.Load(), TokenGrants: c.tokenGrants.Load(),
 	}
+	s.Transfer, s.Hold = e.hold.transfer.Load()/1000, e.hold.length()/1000
 	for i := range e.peers {
 		if conn := e.peers[i].Load(); conn != nil {
 			l := conn.Stats()

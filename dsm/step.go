@@ -109,7 +109,7 @@ func Step(n Node, p *Page, d *Dir, ev Event, out *Actions) error {
 		p.unpin(n, ev, out)
 	case EvRelease:
 		if p.Deferred != Nothing {
-			p.command(n, Msg{Kind: p.Deferred, Page: ev.Msg.Page, Peer: p.DeferredTo}, ev.Held, out)
+			p.command(n, p.deferred(ev.Msg.Page), ev.Held, out)
 		}
 	case EvPromote:
 		if p.Want != WantNothing {
@@ -167,7 +167,7 @@ func (p *Page) access(n Node, ev Event, out *Actions) {
 	if p.Deferred != Nothing {
 		// A hold never delays the invalidation of a page for which this node
 		// itself waits: the home may be unable to serve us before it.
-		p.command(n, Msg{Kind: p.Deferred, Page: ev.Msg.Page, Peer: p.DeferredTo}, false, out)
+		p.command(n, p.deferred(ev.Msg.Page), false, out)
 	}
 	out.send(n.Home, msg)
 }
@@ -178,8 +178,13 @@ func (p *Page) unpin(n Node, ev Event, out *Actions) {
 		p.WritePins--
 	}
 	if p.Pins == 0 && p.Deferred != Nothing {
-		p.command(n, Msg{Kind: p.Deferred, Page: ev.Msg.Page, Peer: p.DeferredTo}, ev.Held, out)
+		p.command(n, p.deferred(ev.Msg.Page), ev.Held, out)
 	}
+}
+
+// deferred returns the command that was put off.
+func (p *Page) deferred(page uint32) Msg {
+	return Msg{Kind: p.Deferred, Flags: FlagDelayed, Page: page, Peer: p.DeferredTo}
 }
 
 // commanded checks a command of the home before it is carried out.
@@ -238,7 +243,7 @@ func (p *Page) command(n Node, m Msg, held bool, out *Actions) {
 // supply sends the content to the requester. At the home that completes the
 // transaction: the requester reads whatever the home sends next after it.
 func (p *Page) supply(n Node, m Msg, f Flags, out *Actions) {
-	out.send(m.Peer, Msg{Kind: Data, Flags: f, Page: m.Page, LastWritten: p.LastWritten})
+	out.send(m.Peer, Msg{Kind: Data, Flags: f | m.Flags&FlagDelayed, Page: m.Page, LastWritten: p.LastWritten})
 	if n.Self == n.Home {
 		out.send(n.Self, Msg{Kind: Done, Page: m.Page, Peer: m.Peer})
 	}

@@ -23,12 +23,15 @@ type Thread struct {
 	engine *Engine
 	index  uint32 // of the vCPU on this node
 	tid    uint32
+	stall  func(bool)
 	proofs atomic.Uint64 // completed exits of KVM_RUN
 	idle   atomic.Bool   // the vCPU is halted
+	// waiting is the page it waits for, or noPage; written with that page's
+	// region locked.
+	waiting atomic.Uint32
 
 	// The fault reader alone uses these.
-	lastMiss  uint32 // page it was last expected to need; noPage before the first
-	lastFault uint32 // page it faulted on last
+	lastMiss uint32 // page it was last expected to need; noPage before the first
 
 	mu     sync.Mutex // a leaf below a region's mu
 	streak Streak
@@ -40,15 +43,18 @@ type Thread struct {
 }
 
 // AddThread makes a vCPU's thread known by its kernel thread id, before it
-// runs. Faults of other threads belong to no streak.
-func (e *Engine) AddThread(tid int) *Thread {
+// runs. Faults of other threads belong to no streak. stall, which may be nil, is
+// told when the thread begins to wait for a page of another node and when that
+// has come: signals had better spare it in between (see vcpu.VCPU.Stall).
+func (e *Engine) AddThread(tid int, stall func(bool)) *Thread {
 	e.streaks.mu.Lock()
 	defer e.streaks.mu.Unlock()
 	var list []*Thread
 	if old := e.streaks.threads.Load(); old != nil {
 		list = append(list, *old...)
 	}
-	t := &Thread{engine: e, index: uint32(len(list)), tid: uint32(tid), lastMiss: noPage}
+	t := &Thread{engine: e, index: uint32(len(list)), tid: uint32(tid), lastMiss: noPage, stall: stall}
+	t.waiting.Store(noPage)
 	list = append(list, t)
 	e.streaks.threads.Store(&list)
 	return t
@@ -65,6 +71,36 @@ func (e *Engine) threadOf(tid uint32) *Thread {
 		}
 	}
 	return nil
+}
+
+// awaitPage records that the thread sleeps until page comes. The page's region
+// is locked.
+func (t *Thread) awaitPage(page uint32) {
+	t.waiting.Store(page)
+	if t.stall != nil {
+		t.stall(true)
+	}
+	if t.engine.Err() != nil {
+		t.engine.arrived(noPage) // fail may have looked before
+	}
+}
+
+// arrived ends the wait of every thread for page; noPage stands for all pages.
+func (e *Engine) arrived(page uint32) {
+	list := e.streaks.threads.Load()
+	if list == nil {
+		return
+	}
+	for _, t := range *list {
+		waits := t.waiting.Load()
+		if waits == noPage || page != noPage && waits != page {
+			continue
+		}
+		t.waiting.Store(noPage)
+		if t.stall != nil {
+			t.stall(false)
+		}
+	}
 }
 
 // Proof records that KVM_RUN returned with a completed exit: the vCPU made
@@ -152,7 +188,7 @@ func (e *Engine) endStreakLocked(t *Thread) {
 // only. t.mu must be held.
 func (t *Thread) ranLocked() bool {
 	cpu := t.cpuTime()
-	ran := cpu-t.cpuMark >= uint64(t.engine.cfg.Hold)
+	ran := cpu-t.cpuMark >= t.engine.hold.proof()
 	t.cpuMark, t.faultMark = cpu, t.faults
 	return ran
 }
@@ -239,7 +275,7 @@ func (e *Engine) tokenGranted(vcpu uint32) error {
 		t.prove()
 		return nil
 	}
-	e.holds.push(now()+int64(e.cfg.Hold), tokenCheck)
+	e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
 	if !waits {
 		return nil
 	}
@@ -266,7 +302,7 @@ func (e *Engine) checkHolder() {
 	}
 	t.mu.Lock()
 	cpu := t.cpuTime()
-	proven := t.faults == t.faultMark && cpu-t.cpuMark >= uint64(e.cfg.Hold)
+	proven := t.faults == t.faultMark && cpu-t.cpuMark >= e.hold.proof()
 	if t.faults != t.faultMark {
 		t.faultMark, t.cpuMark = t.faults, cpu
 	}
@@ -275,7 +311,7 @@ func (e *Engine) checkHolder() {
 		t.prove()
 		return
 	}
-	e.holds.push(now()+int64(e.cfg.Hold), tokenCheck)
+	e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
 }
 
 // cpuTime returns the CPU time of the vCPU's thread in ns, 0 once it is gone.

@@ -112,9 +112,32 @@ func (v *VCPU) Kick() {
 		v.counters.KicksMerged.Add(1)
 		return
 	}
+	if v.stalled.Load() {
+		return // Stall(false) sends it: it clears stalled, then reads kicked
+	}
+	v.signal()
+}
+
+// Stall holds back every signal to the vCPU's thread, or with false lets them
+// through again, those that came meanwhile included. It is for whoever resolves
+// page faults: a thread that waits for a page inside KVM's instruction emulator
+// spins while a signal is pending, instead of sleeping until the page is there.
+// Each Stall(true) must be followed by a Stall(false) once the page has come.
+// Any goroutine; the thread need not really be waiting.
+func (v *VCPU) Stall(stalled bool) {
+	v.stalled.Store(stalled)
+	// A timer that cannot be set has been deleted with its thread.
+	_ = v.alarm.mute(stalled)
+	if !stalled && v.kicked.Load() && place(v.place.Load()) != outside {
+		v.signal()
+	}
+}
+
+// signal sends the kick.
+func (v *VCPU) signal() {
 	v.counters.Kicks.Add(1)
 	// The thread cannot be gone: it leaves with place outside, and should it
-	// leave between the two lines above, a number that has been given to
+	// leave after the caller has read that, a number that has been given to
 	// another thread of this process means one spurious wake-up there.
 	_ = unix.Tgkill(unix.Getpid(), v.tid, kickSignal)
 }

@@ -20,7 +20,7 @@ func (v *VCPU) open() (err error) {
 	if v.oldName, err = swapThreadName(name); err != nil {
 		return err
 	}
-	if v.alarm, err = newAlarm(v.tid); err != nil {
+	if err := v.alarm.init(v.tid); err != nil {
 		return err
 	}
 	if v.kvm, err = v.vm.kvm.CreateVCPU(v.cfg.ID); err != nil {

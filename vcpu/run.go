@@ -157,7 +157,7 @@ func (v *VCPU) wait() {
 	v.place.Store(int32(waiting))
 	if !v.kicked.Load() {
 		if _, timer := awaitKick(); timer {
-			v.alarm.armed = 0
+			v.alarm.fired()
 		}
 	}
 	v.place.Store(int32(outside))
@@ -174,7 +174,7 @@ func (v *VCPU) drainKicks() {
 			return
 		}
 		if timer {
-			v.alarm.armed = 0
+			v.alarm.fired()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package vcpu
 
 import (
 	"fmt"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -64,30 +65,68 @@ var (
 
 const sigevThreadID = 4 // SIGEV_THREAD_ID
 
-// alarm is a POSIX timer on CLOCK_MONOTONIC that kicks one thread.
+// alarm is a POSIX timer on CLOCK_MONOTONIC that kicks one thread. While it is
+// muted it does not fire; what has become due meanwhile fires at the end.
 type alarm struct {
-	id    int32
+	id int32
+
+	mu    sync.Mutex
 	armed int64 // absolute ns it was set to, 0 if it is not armed
+	muted bool
 }
 
-// newAlarm makes a timer that kicks the thread tid.
-func newAlarm(tid int) (alarm, error) {
+// init makes the timer, which kicks the thread tid.
+func (a *alarm) init(tid int) error {
 	ev := sigevent{signo: kickSignal, notify: sigevThreadID, tid: int32(tid)}
-	var a alarm
 	_, _, errno := syscall.RawSyscall(unix.SYS_TIMER_CREATE, unix.CLOCK_MONOTONIC,
 		uintptr(unsafe.Pointer(&ev)), uintptr(unsafe.Pointer(&a.id)))
 	if errno != 0 {
-		return a, fmt.Errorf("timer_create: %w", errno)
+		return fmt.Errorf("timer_create: %w", errno)
 	}
-	return a, nil
+	return nil
 }
 
 // set arms the timer for an absolute CLOCK_MONOTONIC time in ns, in the past
 // for at once, or disarms it with 0. Setting what is set costs nothing.
 func (a *alarm) set(ns int64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if ns == a.armed {
 		return nil
 	}
+	a.armed = ns
+	if a.muted {
+		return nil
+	}
+	return a.settimeLocked(ns)
+}
+
+// fired says that the timer has sent its signal.
+func (a *alarm) fired() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.armed = 0
+}
+
+// mute keeps the timer from firing, or lets it again. Any thread.
+func (a *alarm) mute(muted bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.muted == muted {
+		return nil
+	}
+	a.muted = muted
+	switch {
+	case a.armed == 0:
+		return nil
+	case muted:
+		return a.settimeLocked(0)
+	}
+	return a.settimeLocked(a.armed)
+}
+
+// settimeLocked programs the kernel's timer. mu must be held.
+func (a *alarm) settimeLocked(ns int64) error {
 	const timerAbstime = 1
 	var spec struct{ interval, value unix.Timespec }
 	spec.value = unix.NsecToTimespec(ns)
@@ -96,7 +135,6 @@ func (a *alarm) set(ns int64) error {
 	if errno != 0 {
 		return fmt.Errorf("timer_settime: %w", errno)
 	}
-	a.armed = ns
 	return nil
 }
 

@@ -124,8 +124,9 @@ type VCPU struct {
 	finished chan struct{} // closed when the thread is about to end
 
 	// Shared with kickers; see kick.
-	kicked atomic.Bool
-	place  atomic.Int32 // a place, written by the thread
+	kicked  atomic.Bool
+	stalled atomic.Bool  // see Stall
+	place   atomic.Int32 // a place, written by the thread
 
 	phase    atomic.Int32 // a Phase, written by the thread
 	finalCPU atomic.Int64 // ns, set when the thread ends

@@ -16,6 +16,7 @@ import (
 	"coalesce/vcpu"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm/console"
+	"coalesce/vmm/platform"
 	"coalesce/vmm/tsc"
 )
 
@@ -30,7 +31,7 @@ type RunConfig struct {
 	// HostCPU gives the guest every feature of this host's CPU and refuses a
 	// lender that lacks one; otherwise it gets what all of them have.
 	HostCPU bool
-	// Hold is the minimum hold of a page; 0 measures the links and chooses.
+	// Hold is the minimum hold of a page; 0 lets it follow the links' speed.
 	Hold time.Duration
 	// Console takes what the guest writes to its serial port. Input, a terminal
 	// or anything else, is connected to that port for the time of the run, with
@@ -122,12 +123,8 @@ func (c *client) prepare(ctx context.Context) error {
 		return errors.Join(err, mem.Close())
 	}
 	c.offset = -int64(tsc.Read()) // the guest's time starts at 0
-	hold := c.cfg.Hold
-	if hold == 0 {
-		hold = c.chooseHold()
-	}
 	c.node, err = newNode(ctx, nodeConfig{id: 0, layout: c.layout, system: c.cfg.Host.KVM, cpuid: c.cpuid,
-		tscKHz: c.cfg.Host.TSCKHz, tscOffset: c.offset, view: firstView, hold: hold,
+		tscKHz: c.cfg.Host.TSCKHz, tscOffset: c.offset, view: firstView, hold: c.cfg.Hold, transfer: c.slowestLink(),
 		spans: len(c.lenders) > 0, mem: mem})
 	if err != nil {
 		return err
@@ -135,7 +132,7 @@ func (c *client) prepare(ctx context.Context) error {
 	if c.devices, err = newDevices(c.node, c.cfg.Console, c.cfg.Mark); err != nil {
 		return err
 	}
-	if err := c.setUpLenders(ctx, hold); err != nil {
+	if err := c.setUpLenders(ctx); err != nil {
 		return err
 	}
 	return c.enter(ctx, entry)
@@ -149,6 +146,9 @@ func (c *client) load(mem *uffd.Memory, p boot.Params) (*boot.Entry, error) {
 	}
 	if _, err := mem.WriteAt(tables.Bytes, int64(tables.Base)); err != nil {
 		return nil, fmt.Errorf("write the ACPI tables: %w", err)
+	}
+	if _, err := mem.WriteAt(platform.ResetVector(), platform.ResetVectorGPA); err != nil {
+		return nil, fmt.Errorf("write the reset vector: %w", err)
 	}
 	p.RSDP = tables.RSDP
 	p.E820 = c.layout.E820()

@@ -40,7 +40,7 @@ func (n *node) dumpOnSignal() (stop func()) {
 func (n *node) dump(w io.Writer) {
 	fmt.Fprintf(w, "node %d\n", n.id)
 	for _, v := range n.vcpus {
-		fmt.Fprintf(w, "  %v %v, thread time %v\n", v, v.Phase(), v.CPUTime())
+		fmt.Fprintf(w, "  %v %v, thread time %v, interrupted %d times\n", v, v.Phase(), v.CPUTime(), v.Counters().Interrupted.Load())
 	}
 	n.sampleRIPs(w)
 	r := n.makeReport("")

@@ -46,7 +46,7 @@ func (n *node) Fatal(v *vcpu.VCPU, err error) {
 
 // serveDevices performs a lender's device accesses until its link ends.
 func (n *node) serveDevices(peer link.NodeID, c *link.Conn) {
-	dsm.LockServiceThread()
+	dsm.LockServiceThread(fmt.Sprintf("devices %d", peer))
 	owns := func(cpu int) bool { return cpu < len(n.layout.CPUs) && n.layout.CPUs[cpu].Node == peer }
 	err := serveIO(c, n.clock, n.ports, n.mmio, owns)
 	n.report(event{evFailed, fmt.Errorf("I/O link to node %d: %w", peer, err)})
@@ -54,7 +54,7 @@ func (n *node) serveDevices(peer link.NodeID, c *link.Conn) {
 
 // serveReplies brings the answers to a lender's device accesses.
 func (n *node) serveReplies() {
-	dsm.LockServiceThread()
+	dsm.LockServiceThread("replies")
 	err := n.remote.serve()
 	n.report(event{evFailed, fmt.Errorf("I/O link to the client: %w", err)})
 }

@@ -42,7 +42,7 @@ func (n *node) endOfInterrupt(vector uint8) {
 
 // serveIPIs delivers what a peer sends, on a thread of its own.
 func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
-	dsm.LockServiceThread()
+	dsm.LockServiceThread(fmt.Sprintf("ipis %d", peer))
 	var buf [apic.MessageSize]byte
 	var h link.Header
 	for {

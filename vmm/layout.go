@@ -23,8 +23,10 @@ const (
 	// granule is the unit of memory sizes: what shares a home.
 	granule = dsm.RegionPages * dsm.PageSize
 
+	// The tables, and behind them the reset vector, in memory that is reserved
+	// up to 1 MiB.
 	acpiBase = 0xe_0000
-	acpiSize = 0x2_0000
+	acpiSize = platform.ResetVectorGPA - acpiBase
 
 	ioapicBase = 0xfec0_0000
 	ioapicSize = 0x1000
@@ -148,7 +150,7 @@ func (l *Layout) E820() []boot.Region {
 		}
 		regions = append(regions,
 			boot.Region{Base: 0, Length: boot.LowEnd, Kind: boot.RAM},
-			boot.Region{Base: acpiBase, Length: acpiSize, Kind: boot.Reserved},
+			boot.Region{Base: acpiBase, Length: 1<<20 - acpiBase, Kind: boot.Reserved},
 			boot.Region{Base: 1 << 20, Length: w.Size - 1<<20, Kind: boot.RAM})
 	}
 	return regions
@@ -159,7 +161,7 @@ func (l *Layout) ACPI() *acpi.Machine {
 	m := &acpi.Machine{
 		IOAPIC:      &acpi.IOAPIC{ID: 0, Address: ioapicBase},
 		Serial:      []acpi.Serial{{Port: portCOM1, Length: 8, GSI: gsiCOM1}},
-		Sleep:       acpi.SleepPorts{Control: platform.PortSleepControl, Status: platform.PortSleepControl + 1, Reset: platform.PortReset, ResetValue: platform.ResetValue},
+		Sleep:       acpi.SleepPorts{Control: platform.PortSleepControl, Status: platform.PortSleepStatus, Reset: platform.PortReset, ResetValue: platform.ResetValue},
 		GED:         &acpi.GED{GSI: gsiGED, SelectorPort: platform.PortGED},
 		PVPanicPort: platform.PortPVPanic,
 	}

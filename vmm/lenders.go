@@ -174,35 +174,25 @@ func (l *lender) hello(host *Host, class link.Class) link.Hello {
 	return h
 }
 
-// chooseHold derives the minimum hold from the slowest link: a page that came
-// that far stays until the others of its working set, the few upper page tables
-// for one, have come as well.
-func (c *client) chooseHold() time.Duration {
-	hold := minHold
+// slowestLink returns the longest of the links' shortest round trips.
+func (c *client) slowestLink() time.Duration {
+	var rtt time.Duration
 	for _, l := range c.lenders {
-		hold = max(hold, holdTransfers*l.cycles(c.cfg.Host, l.control.RTT().Min))
+		rtt = max(rtt, l.cycles(c.cfg.Host, l.control.RTT().Min))
 	}
-	return min(hold, maxHold)
+	return rtt
 }
 
-// Bounds of the minimum hold: what a woken thread needs to run an instruction,
-// and what a fellow node can be asked to wait.
-const (
-	holdTransfers = 8
-
-	minHold = 100 * time.Microsecond
-	maxHold = 20 * time.Millisecond
-)
-
 // setUpLenders has every lender prepare its half, then makes the links.
-func (c *client) setUpLenders(ctx context.Context, hold time.Duration) error {
+func (c *client) setUpLenders(ctx context.Context) error {
 	for _, l := range c.lenders {
 		offset, _, ok := l.control.Offset()
 		if !ok {
 			return l.wrap("measure its clock", errors.New("no round trip was answered"))
 		}
 		set := setup{Node: l.node, Shares: c.layout.Shares, View: firstView, CPUID: c.cpuid.Append(nil),
-			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - offset, Hold: hold}
+			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - offset,
+			Hold: c.cfg.Hold, Transfer: c.slowestLink()}
 		for _, other := range c.lenders[:l.node-1] {
 			set.Dial = append(set.Dial, peerAddress{Node: other.node, Address: other.spec.Address})
 		}

@@ -175,8 +175,8 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 	if mine := set.Shares[set.Node]; mine.CPUs != s.ask.CPUs || mine.Memory != s.ask.Memory {
 		return fmt.Errorf("set up with %d CPUs and %d MiB, granted were %d and %d", mine.CPUs, mine.Memory>>20, s.ask.CPUs, s.ask.Memory>>20)
 	}
-	if set.Hold < 0 || set.Hold > time.Second {
-		return fmt.Errorf("minimum hold of %v is out of range", set.Hold)
+	if set.Hold < 0 || set.Hold > time.Second || set.Transfer < 0 || set.Transfer > time.Second {
+		return fmt.Errorf("minimum hold of %v or transfer time of %v is out of range", set.Hold, set.Transfer)
 	}
 	features, err := vcpu.DecodeCPUID(set.CPUID)
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 		return err
 	}
 	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, system: host.KVM, cpuid: features,
-		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, spans: true, mem: mem})
+		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, transfer: set.Transfer, spans: true, mem: mem})
 	if err != nil {
 		s.node = nil
 		return err

@@ -81,8 +81,9 @@ type nodeConfig struct {
 	tscKHz    uint32
 	tscOffset int64
 	view      uint32
-	hold      time.Duration
-	spans     bool // the guest has other hosts
+	hold      time.Duration // fixed minimum hold, or 0
+	transfer  time.Duration // first guess of a page's transfer time
+	spans     bool          // the guest has other hosts
 	mem       *uffd.Memory
 }
 
@@ -99,7 +100,7 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 	}()
 	if cfg.spans {
 		n.engine, err = dsm.New(dsm.Config{
-			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Clock: n.clock,
+			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: n.clock,
 			OnFail: func(err error) { n.report(event{evFailed, err}) },
 		})
 		if err != nil {
@@ -159,7 +160,7 @@ func (n *node) addCPU(c CPU, cfg nodeConfig) error {
 		return err
 	}
 	if n.engine != nil {
-		thread.Store(n.engine.AddThread(v.TID()))
+		thread.Store(n.engine.AddThread(v.TID(), v.Stall))
 	}
 	n.vcpus = append(n.vcpus, v)
 	n.router.SetLocal(a, v.Kick)

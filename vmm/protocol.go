@@ -38,10 +38,11 @@ type setup struct {
 	Node      link.NodeID   `json:"node"`
 	Shares    []Share       `json:"shares"`
 	View      uint32        `json:"view"`
-	CPUID     []byte        `json:"cpuid"`      // feature set common to all nodes
-	TSCKHz    uint32        `json:"tsc_khz"`    // the guest's
-	TSCOffset int64         `json:"tsc_offset"` // guest TSC minus the lender's
-	Hold      time.Duration `json:"hold_ns"`
+	CPUID     []byte        `json:"cpuid"`       // feature set common to all nodes
+	TSCKHz    uint32        `json:"tsc_khz"`     // the guest's
+	TSCOffset int64         `json:"tsc_offset"`  // guest TSC minus the lender's
+	Hold      time.Duration `json:"hold_ns"`     // fixed minimum hold of a page, or 0
+	Transfer  time.Duration `json:"transfer_ns"` // first guess of a page's transfer time
 	// Dial lists the page, interrupt links this lender makes itself, to the
 	// lenders with a smaller node id.
 	Dial []peerAddress `json:"dial,omitempty"`

@@ -54,7 +54,7 @@ everything else.`,
 	f.BoolVar(&fl.noReboot, "no-reboot", false, "end when the guest resets, instead of booting it again")
 	f.BoolVar(&fl.json, "json", false, "print the closing report as JSON, on standard error")
 	f.StringVar(&fl.mark, "mark", "", "report when this text appears on the console")
-	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: from the measured links)")
+	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: as transfers turn out)")
 	return cmd
 }
 

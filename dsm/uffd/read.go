@@ -23,6 +23,7 @@ func (u *Uffd) Read(buf []Fault) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil
 	}
+	woken := false
 	for spins := u.spinReads; ; spins-- {
 		if u.closed || u.closing.Load() {
 			return 0, ErrClosed
@@ -37,11 +38,28 @@ func (u *Uffd) Read(buf []Fault) (int, error) {
 		if spins > 0 {
 			continue
 		}
-		if err := u.sleep(); err != nil {
+		if woken {
+			u.vanished.Add(1)
+			Breathe()
+		}
+		if woken, err = u.sleep(); err != nil {
 			return 0, err
 		}
 	}
 }
+
+// Breathe stops the calling thread for a moment. A thread with a signal pending
+// that faults inside KVM's instruction emulator does not sleep but faults again
+// and again until the page is there. Its messages come and vanish; whoever
+// follows each of them uses up the time that the page needs to come.
+func Breathe() {
+	pause := unix.NsecToTimespec(100_000)
+	_ = unix.Nanosleep(&pause, nil) // cut short by a signal is as good
+}
+
+// Vanished returns how often a message was gone before it could be read: a
+// signal had made its thread return early, or it spins (see Breathe).
+func (u *Uffd) Vanished() uint64 { return u.vanished.Load() }
 
 // readMessages takes the messages that are there, perhaps none.
 func (u *Uffd) readMessages(buf []Fault) (int, error) {
@@ -74,19 +92,20 @@ func (u *Uffd) readMessages(buf []Fault) (int, error) {
 	return faults, nil
 }
 
-// sleep waits for a message or for the bell.
-func (u *Uffd) sleep() error {
+// sleep waits for a message or for the bell, and tells whether a message was
+// there.
+func (u *Uffd) sleep() (message bool, err error) {
 	fds := [2]unix.PollFd{
 		{Fd: int32(u.fd), Events: unix.POLLIN},
 		{Fd: int32(u.bell), Events: unix.POLLIN},
 	}
 	if _, err := unix.Poll(fds[:], -1); err != nil && err != unix.EINTR {
-		return err
+		return false, err
 	}
 	if fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0 {
-		return fmt.Errorf("userfaultfd: poll events %#x", fds[0].Revents)
+		return false, fmt.Errorf("userfaultfd: poll events %#x", fds[0].Revents)
 	}
-	return nil
+	return fds[0].Revents&unix.POLLIN != 0, nil
 }
 
 // takeRing takes one ring of the bell, if another reader has not.

@@ -46,6 +46,7 @@ type Uffd struct {
 	alive  sync.RWMutex
 	closed bool // under alive; set by Close, once no operation runs
 
+	vanished  atomic.Uint64 // see Vanished
 	closing   atomic.Bool
 	bellRings atomic.Int32 // rings of Interrupt that no reader took yet
 }

@@ -51,11 +51,17 @@ func (t *timer) periodNS() int64 {
 }
 
 // NextTimer returns the Clock time at which the timer has an interrupt to
-// raise. armed is false if it has none: stopped, or masked. vCPU's thread only.
+// raise, which may be past. armed is false if it has none: stopped, masked, or
+// periodic with its last interrupt still requested or in service, where an
+// expiry would change nothing before the EOI. vCPU's thread only.
 func (a *APIC) NextTimer() (deadlineNS int64, armed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.timer.counting || a.lvt[lvtTimer]&lvtMasked != 0 {
+	entry := a.lvt[lvtTimer]
+	if !a.timer.counting || entry&lvtMasked != 0 {
+		return 0, false
+	}
+	if v := uint8(entry); entry&lvtPeriodic != 0 && (a.irr.has(v) || a.isr.has(v)) {
 		return 0, false
 	}
 	return a.timer.deadline, true

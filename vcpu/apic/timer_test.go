@@ -230,13 +230,62 @@ func TestPeriodicChopped(t *testing.T) {
 			clock.ns += rng.Int64N(4 * period)
 			a.Tick(clock.ns)
 			want := period - (clock.ns-start)%period
-			if deadline, _ := a.NextTimer(); deadline-clock.ns != want {
-				t.Fatalf("seed %d: %d ns left, want %d", seed, deadline-clock.ns, want)
+			if left := a.timer.deadline - clock.ns; left != want {
+				t.Fatalf("seed %d: %d ns left, want %d", seed, left, want)
 			}
 		}
 		s := a.Stats()
 		if got, want := s.TimerFires+s.TimerMiss, uint64((clock.ns-start)/period); got != want {
 			t.Fatalf("seed %d: %d periods passed, want %d", seed, got, want)
 		}
+	}
+}
+
+// TestPeriodicUnacknowledged checks that a periodic timer asks for no wake-up
+// while its interrupt is requested or in service, and that a vCPU which takes
+// long to acknowledge one is left alone for a multiple of that time.
+func TestPeriodicUnacknowledged(t *testing.T) {
+	a, _, clock := newTest(t)
+	const period = 1_000_000
+	write(t, a, MSRDivideConfig, 11) // by 1
+	write(t, a, MSRLVTTimer, 0x200ec)
+	write(t, a, MSRInitialCount, period)
+	start := clock.ns
+	expire := func() {
+		t.Helper()
+		deadline, armed := a.NextTimer()
+		if !armed {
+			t.Fatal("not armed")
+		}
+		clock.ns = deadline
+		a.Tick(clock.ns)
+		if _, armed := a.NextTimer(); armed {
+			t.Error("armed while the interrupt is requested")
+		}
+		a.Accept(0xec)
+		if _, armed := a.NextTimer(); armed {
+			t.Error("armed while the interrupt is in service")
+		}
+	}
+	expire()
+	clock.ns += period / respite
+	write(t, a, MSREOI, 0)
+	if deadline, armed := a.NextTimer(); !armed || deadline != start+2*period {
+		t.Errorf("after a quick acknowledgement: %d ns after the start, armed %v, want two periods", deadline-start, armed)
+	}
+	expire()
+	clock.ns += 3 * period
+	write(t, a, MSREOI, 0)
+	if deadline, armed := a.NextTimer(); !armed || deadline != clock.ns+respite*3*period {
+		t.Errorf("after three periods in service: %d ns from now, armed %v, want %d", deadline-clock.ns, armed, respite*3*period)
+	}
+	expire()
+	clock.ns += 10 * maxRespiteNS
+	write(t, a, MSREOI, 0)
+	if deadline, armed := a.NextTimer(); !armed || deadline != clock.ns+maxRespiteNS {
+		t.Errorf("after a very long service: %d ns from now, armed %v", deadline-clock.ns, armed)
+	}
+	if _, err := DecodeState(a.Save().Append(nil)); err != nil {
+		t.Errorf("state with a postponed timer: %v", err)
 	}
 }
