@@ -23,8 +23,8 @@ const (
 	bochsVGA    = "/usr/share/vgabios/vgabios.bin"
 )
 
-// bootIntel starts Bochs. It knows no direct kernel boot and no virtio: the kernel comes on a CD, frames come through the
-// second serial line, and nothing goes in. Call it from the thread that started the program: Bochs dies with it.
+// bootIntel starts Bochs. It knows no direct kernel boot and no virtio: the kernel comes on a CD, frames come out through
+// the second serial line, which waits when we are slow, and go in through the third, which is a terminal. Call it from the thread that started the program: Bochs dies with it.
 func bootIntel(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 	bochs, err := exec.LookPath("bochs")
 	if err != nil {
@@ -46,15 +46,24 @@ func bootIntel(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 		return nil, err
 	}
 	var logs *os.File
-	for _, end := range []**os.File{&m.console, &m.port, &logs} {
+	for _, end := range []**os.File{&m.console, &m.out, &logs} {
 		r, w, err := os.Pipe()
 		if err != nil {
 			return fail(err)
 		}
 		*end, theirs = r, append(theirs, w)
 	}
-	// File descriptors from 3 up: disc, console, port, logs, configuration, debugger's commands.
-	for _, content := range []string{bochsConfig(o), "c\n"} {
+	input, err := pty.Open(24, 80)
+	if err != nil {
+		return fail(err)
+	}
+	m.in = input.File
+	inputName, err := input.PeerName()
+	if err != nil {
+		return fail(err)
+	}
+	// File descriptors from 3 up: disc, console, out, logs, configuration, debugger's commands.
+	for _, content := range []string{bochsConfig(o, inputName), "c\n"} {
 		f, err := memoryFile("bochs", []byte(content))
 		if err != nil {
 			return fail(err)
@@ -84,7 +93,7 @@ func bootIntel(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 }
 
 // bochsConfig is Bochs' configuration file. It is a debugger build: -rc lets it go.
-func bochsConfig(o *options) string {
+func bochsConfig(o *options, input string) string {
 	return strings.Join([]string{
 		fmt.Sprintf("memory: guest=%d, host=%d", o.memory, o.memory),
 		fmt.Sprintf("cpu: model=%s, count=%d, ips=200000000, reset_on_triple_fault=0", o.cpu, o.cpus),
@@ -96,6 +105,7 @@ func bochsConfig(o *options) string {
 		"ata0-master: type=cdrom, path=/proc/self/fd/3, status=inserted",
 		"com1: enabled=1, mode=file, dev=/proc/self/fd/4",
 		"com2: enabled=1, mode=file, dev=/proc/self/fd/5",
+		"com3: enabled=1, mode=term, dev=" + input,
 		"log: /proc/self/fd/6",
 		"panic: action=fatal",
 		"error: action=ignore",
@@ -120,7 +130,7 @@ func makeDisc(o *options, kernel string, ramdisk *os.File) (disc *os.File, err e
 		return nil, err
 	}
 	config := "default linux\nprompt 0\nlabel linux\n kernel /kernel\n append initrd=/initrd " +
-		strings.TrimSpace(commandLine+" testbed.port=ttyS1 "+o.append) + "\n"
+		strings.TrimSpace(commandLine+" testbed.out=ttyS1 testbed.in=ttyS2 "+o.append) + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "isolinux.cfg"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,8 @@ import (
 type machine struct {
 	cmd     *exec.Cmd
 	errors  tail          // what the emulator says
-	port    *os.File      // frames; both ways if the emulator can
+	out     *os.File      // frames from the agent
+	in      *os.File      // frames to the agent
 	console *os.File      // the kernel's console
 	display *pty.Terminal // what the emulator takes for its screen; nil if it needs none
 	exited  chan struct{} // closed when the emulator has ended
@@ -77,7 +78,7 @@ func bootAMD(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 			f.Close()
 		}
 	}()
-	for _, end := range []**os.File{&m.console, &m.port} {
+	for _, end := range []**os.File{&m.console, &m.out} {
 		ours, their, err := socketPair()
 		if err != nil {
 			m.closeFiles()
@@ -85,6 +86,7 @@ func bootAMD(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 		}
 		*end, theirs = ours, append(theirs, their)
 	}
+	m.in = m.out
 	// File descriptors from 3 up: console, port, ramdisk.
 	m.cmd = exec.Command(qemu,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -133,9 +135,9 @@ func (m *machine) stop() {
 }
 
 func (m *machine) closeFiles() {
-	for _, f := range []*os.File{m.console, m.port} {
+	for _, f := range []*os.File{m.console, m.out, m.in} {
 		if f != nil {
-			f.Close()
+			f.Close() // in may be out: once is enough
 		}
 	}
 	if m.display != nil {

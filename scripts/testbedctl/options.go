@@ -107,8 +107,6 @@ func (o *options) parse(args []string) error {
 	setDefault(&o.cpu, host.cpu)
 	setDefault(&o.timeout, host.timeout)
 	switch {
-	case o.tty && o.machine != "amd", o.verb == "shell" && o.machine != "amd":
-		return usageErrorf("--machine %s has no way in for a terminal", o.machine)
 	case o.cpus < 1 || o.cpus > 64:
 		return usageErrorf("--cpus %d: give 1 to 64", o.cpus)
 	case o.thread != "single" && o.thread != "multi":

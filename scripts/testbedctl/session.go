@@ -177,7 +177,7 @@ func terminfo() (kind, file string) {
 // to end.
 func (s *session) attend(start time.Time, host kind) error {
 	bootLimit := min(host.bootLimit, s.o.timeout)
-	s.send = wire.NewWriter(s.m.port)
+	s.send = wire.NewWriter(s.m.in)
 	go s.readConsole()
 	go s.readFrames()
 	limit := time.NewTimer(s.o.timeout)
@@ -235,7 +235,7 @@ func (s *session) readConsole() {
 // readFrames acts on the agent's frames until the last one and says in s.ended how it went.
 func (s *session) readFrames() {
 	s.ended <- func() error {
-		r := wire.NewReader(s.m.port)
+		r := wire.NewReader(s.m.out)
 		for {
 			kind, payload, err := r.Next()
 			if err != nil {
@@ -326,7 +326,7 @@ func (s *session) verdict(payload []byte) error {
 
 // tell sends a frame to the agent. It does not wait for long: an emulated host that hangs does not read.
 func (s *session) tell(kind wire.Kind, payload []byte) {
-	_ = s.m.port.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = s.m.in.SetWriteDeadline(time.Now().Add(time.Second))
 	_ = s.send.Send(kind, nil, payload) // if it is gone, readFrames says so
 }
 

@@ -125,18 +125,32 @@ func loopbackUp() error {
 	return nil
 }
 
-// openPort opens the way to the outside: the virtio-serial port, or the serial line that the kernel's command line
-// names as testbed.port.
-func openPort() (*os.File, error) {
+// openPort opens the way to the outside and the way back: the virtio-serial port for both, or the serial lines that the
+// kernel's command line names as testbed.out and testbed.in.
+func openPort() (out, in *os.File, err error) {
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, word := range strings.Fields(string(cmdline)) {
-		if name, ok := strings.CutPrefix(word, "testbed.port="); ok {
-			return openSerial("/dev/" + name)
+		if name, ok := strings.CutPrefix(word, "testbed.out="); ok {
+			out, err = openSerial("/dev/" + name)
+		} else if name, ok := strings.CutPrefix(word, "testbed.in="); ok {
+			in, err = openSerial("/dev/" + name)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
+	if out == nil || in == nil {
+		out, err = openVirtio()
+		in = out
+	}
+	return out, in, err
+}
+
+// openVirtio opens the virtio-serial port.
+func openVirtio() (*os.File, error) {
 	// The driver is built in, but its device may answer a moment later than the worker starts.
 	deadline := time.Now().Add(10 * time.Second)
 	for {

@@ -23,7 +23,7 @@ import (
 // worker runs a plan.
 type worker struct {
 	plan  wire.Plan
-	port  *os.File
+	in    *os.File
 	send  *wire.Writer
 	group atomic.Int64 // process group of the running command; 0: none
 
@@ -32,11 +32,11 @@ type worker struct {
 
 // Work is the worker process: it runs the plan and returns once everything was reported.
 func Work() error {
-	port, err := openPort()
+	out, in, err := openPort()
 	if err != nil {
 		return err
 	}
-	w := &worker{port: port, send: wire.NewWriter(port)}
+	w := &worker{in: in, send: wire.NewWriter(out)}
 	done := wire.DoneBody{}
 	if done.Status, err = w.run(); err != nil {
 		done = wire.DoneBody{Status: 125, Error: err.Error()}
@@ -127,7 +127,7 @@ func (w *worker) sendJSON(kind wire.Kind, body any) error {
 
 // listen acts on what comes from outside, until the port fails.
 func (w *worker) listen() {
-	r := wire.NewReader(w.port)
+	r := wire.NewReader(w.in)
 	for {
 		kind, payload, err := r.Next()
 		if err != nil {

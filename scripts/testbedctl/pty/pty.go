@@ -42,11 +42,20 @@ func (t *Terminal) Resize(rows, cols uint16) error {
 	return nil
 }
 
-// OpenPeer opens the other side, for the programs that are to have the terminal.
-func (t *Terminal) OpenPeer() (*os.File, error) {
+// PeerName returns the path of the other side, for the programs that are to have the terminal.
+func (t *Terminal) PeerName() (string, error) {
 	n, err := unix.IoctlGetInt(t.fd, unix.TIOCGPTN)
 	if err != nil {
-		return nil, fmt.Errorf("find the terminal's name: %w", err)
+		return "", fmt.Errorf("find the terminal's name: %w", err)
 	}
-	return os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	return "/dev/pts/" + strconv.Itoa(n), nil
+}
+
+// OpenPeer opens the other side.
+func (t *Terminal) OpenPeer() (*os.File, error) {
+	name, err := t.PeerName()
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
 }
