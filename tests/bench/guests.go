@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"coalesce/guest/check"
+	"coalesce/tests/lab"
+	"coalesce/tests/product"
+)
+
+// guestUp is the first line of the guest's init.
+const guestUp = "coalesce-guest: up"
+
+// bench is the guests and what was measured of them.
+type bench struct {
+	files  product.Files
+	qemu   string
+	memory string
+
+	client *lab.Host
+	lender *product.Lender
+
+	boot struct{ qemu, local, span sample } // seconds from the program's start to init's first line
+	loop struct{ local, remote sample }     // ns an iteration of a loop in user mode
+	rest struct{ local, client, lender sample }
+}
+
+// hosts makes the two hosts; the lender serves all rounds.
+func (b *bench) hosts(ctx context.Context, l *lab.Lab) (err error) {
+	if b.client, err = l.AddHost("client"); err != nil {
+		return err
+	}
+	lender, err := l.AddHost("lender")
+	if err != nil {
+		return err
+	}
+	wire, err := l.Join(b.client, lender)
+	if err != nil {
+		return err
+	}
+	b.lender, err = b.files.Lend(ctx, lender, wire.Addr(lender).String(), "--cpus", "1")
+	return err
+}
+
+// words are on every guest's command line.
+const words = "quiet "
+
+// coalesce starts a guest and returns it when its init says that it is up, with the time that took.
+func (b *bench) coalesce(ctx context.Context, what string, flags ...string) (*lab.Process, float64, error) {
+	flags = append(flags, "--kernel", b.files.Kernel, "--initrd", b.files.Initrd, "--memory", b.memory, "--append", words+what)
+	p, err := b.files.Run(b.client, lab.Command{Name: "client", Console: "guest"}, flags...)
+	if err != nil {
+		return nil, 0, err
+	}
+	_, err = p.Stdout.Await(ctx, guestUp)
+	return p, time.Since(p.Started).Seconds(), err
+}
+
+// runLocal is a guest with two vCPUs on this host.
+func (b *bench) runLocal(ctx context.Context) error {
+	p, seconds, err := b.coalesce(ctx, "coalesce.run=poweroff", "--cpus", "2")
+	if err == nil {
+		err = b.measureRest(p, &b.rest.local)
+	}
+	if err != nil {
+		return err
+	}
+	b.boot.local.add(seconds)
+	return succeed(ctx, p)
+}
+
+// runSpan is a guest with a vCPU here and one on the lender, which then compares their speed.
+func (b *bench) runSpan(ctx context.Context) error {
+	from := b.lender.Stderr.Len()
+	p, seconds, err := b.coalesce(ctx, "coalesce.run=check coalesce.check=--json,--seconds,2,compute", "--cpus", "1",
+		"--lender", b.lender.Addr+",cpus=1")
+	if err != nil {
+		return err
+	}
+	b.boot.span.add(seconds)
+	if err := errors.Join(b.measureRest(p, &b.rest.client), b.measureRest(b.lender.Process, &b.rest.lender)); err != nil {
+		return err
+	}
+	if err := succeed(ctx, p); err != nil {
+		return err
+	}
+	if _, err := b.lender.Stderr.AwaitFrom(ctx, from, product.SessionOver); err != nil {
+		return err
+	}
+	for line := range strings.Lines(p.Stdout.String()) {
+		if r, ok := check.ParseResult(line); ok && r.Test == "compute" {
+			b.loop.local.add(r.Metrics["alone_ns_cpu0"])
+			b.loop.remote.add(r.Metrics["alone_ns_cpu1"])
+			return nil
+		}
+	}
+	return errors.New("the guest has not compared its CPUs")
+}
+
+// runQEMU is the same guest as runLocal's in QEMU's smallest machine. It goes without ACPI: with it, this kernel hangs
+// there under nested virtualisation (seen with QEMU 10.0 and Linux 6.12).
+func (b *bench) runQEMU(ctx context.Context) error {
+	p, err := b.client.Start(lab.Command{Name: "qemu", Path: b.qemu, Args: []string{
+		"-M", "microvm,acpi=off", "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", b.memory,
+		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-kernel", b.files.Kernel, "-initrd", b.files.Initrd, "-append", "console=ttyS0 " + words + "coalesce.run=poweroff",
+	}})
+	if err != nil {
+		return err
+	}
+	if _, err := p.Stdout.Await(ctx, guestUp); err != nil {
+		return fmt.Errorf("%w\n%s", err, p.Stderr.Tail(5))
+	}
+	b.boot.qemu.add(time.Since(p.Started).Seconds())
+	p.Signal(unix.SIGTERM) // its power-off is not what is measured
+	_, err = p.Wait(ctx)
+	return err
+}
+
+// measureRest adds what a process has resident that is not guest memory.
+func (b *bench) measureRest(p *lab.Process, s *sample) error {
+	u, err := p.Usage()
+	if err == nil {
+		s.add(float64(u.Resident(func(m *lab.Mapping) bool { return !m.Memfd() })) / (1 << 20))
+	}
+	return err
+}
+
+// succeed waits for a client's end with status 0.
+func succeed(ctx context.Context, p *lab.Process) error {
+	e, err := p.Wait(ctx)
+	if err == nil && e.Status != 0 {
+		err = fmt.Errorf("%v:\n%s", e, p.Stderr.Tail(5))
+	}
+	return err
+}
