@@ -20,6 +20,8 @@ SYSTEM_PKGS := $(call existing,./tests/...)
 
 # What whole-system tests, the demo and the benchmark find in the project's folder.
 NEEDS := build/coalesce build/guest.cpio build/kernel/vmlinuz
+# What the benchmark compares with: QEMU and the firmware that its microvm boots from.
+QEMU := /usr/bin/qemu-system-x86_64 /usr/share/seabios/bios-microvm.bin /usr/share/qemu/linuxboot_dma.bin
 needs = $(foreach n,$(NEEDS),--need $(n))
 
 .PHONY: help
@@ -31,9 +33,17 @@ setup: ## install and fetch what is missing
 	@scripts/setup
 
 .PHONY: build
-build: setup ## build/coalesce, one static program, and the guest's initramfs
-	CGO_ENABLED=0 go build -trimpath -o build/coalesce ./cmd/coalesce
+build: setup ## build/coalesce, the guest's initramfs, the demo and the benchmark
+	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/coalesce ./tests/demo ./tests/bench
 	go run ./guest/initramfs/cmd -o build/guest.cpio --tiny --kernel-modules build/kernel/modules
+
+.PHONY: demo
+demo: build ## one Linux guest on two hosts, with checks
+	scripts/there run --timeout 1200 $(needs) --need build/demo -- build/demo
+
+.PHONY: bench
+bench: build ## boot time, speed and memory against the alternatives
+	scripts/there run --timeout 1800 $(needs) --need build/bench $(addprefix --need ,$(QEMU)) -- build/bench
 
 .PHONY: lint
 lint: setup ## gofmt, go vet, staticcheck

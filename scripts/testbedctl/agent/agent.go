@@ -69,7 +69,7 @@ func superviseWorker() error {
 	}
 }
 
-// setUp mounts the kernel's file systems and does the little that programs expect of any init.
+// setUp mounts the kernel's file systems (the root, with /tmp and /run in it, is a tmpfs already) and does the little that programs expect of any init.
 func setUp() error {
 	for _, m := range []struct{ kind, target, options string }{
 		{"devtmpfs", "/dev", ""},
@@ -77,8 +77,6 @@ func setUp() error {
 		{"sysfs", "/sys", ""},
 		{"devpts", "/dev/pts", "ptmxmode=0666"},
 		{"tmpfs", "/dev/shm", ""},
-		{"tmpfs", "/tmp", ""},
-		{"tmpfs", "/run", "mode=0755"},
 		{"cgroup2", "/sys/fs/cgroup", ""},
 		{"debugfs", "/sys/kernel/debug", ""},
 		{"tracefs", "/sys/kernel/tracing", ""},
