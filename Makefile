@@ -58,8 +58,10 @@ test: setup lint build ## all tests but those on the emulated Intel host
 	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
 
 .PHONY: test-intel
-test-intel: setup ## micro guests on the emulated Intel host; minutes
+test-intel: build ## micro guests and Linux on the emulated Intel host; minutes
 	scripts/testbed-intel test $(INTEL_PKGS)
+	scripts/testbed-intel run $(needs) --dir $(CURDIR) -- build/coalesce run --cpus 1 --memory 512M \
+		--kernel build/kernel/vmlinuz --initrd build/guest.cpio --append 'console=ttyS0 coalesce.run=poweroff'
 
 .PHONY: clean
 clean: ## remove what was built; what was fetched stays in the cache
