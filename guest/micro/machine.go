@@ -102,11 +102,10 @@ type Entry struct {
 
 // Options says how a vCPU starts.
 type Options struct {
-	VCPU       int    // 0 to MaxVCPUs-1: which stacks and task state segment
-	RIP        uint64 // where
-	Ring       int    // 0 or 3
-	Interrupts bool   // RFLAGS.IF
-	XCR0       uint64 // if not 0, CR4.OSXSAVE is set and XCR0 is to be this
+	VCPU int    // 0 to MaxVCPUs-1: which stacks and task state segment
+	RIP  uint64 // where
+	Ring int    // 0, with interrupts disabled, or 3, with interrupts enabled
+	XCR0 uint64 // if not 0, CR4.OSXSAVE is set and XCR0 is to be this
 }
 
 // Machine is guest memory that has been given tables.
@@ -173,14 +172,13 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 		e.RSP = stack0Top(o.VCPU)
 	case 3:
 		e.RSP = stack3Top(o.VCPU)
-		e.RFLAGS |= flagIOPL3
+		// Not only because ring 3 is like that: Bochs 2.7 does not take a
+		// host's interrupt while a guest spins with interrupts disabled.
+		e.RFLAGS |= flagIOPL3 | flagIF
 		e.CS.Selector, e.CS.DPL = selCode3, 3
 		e.Data.Selector, e.Data.DPL = selData3, 3
 	default:
 		return Entry{}, fmt.Errorf("ring %d, want 0 or 3", o.Ring)
-	}
-	if o.Interrupts {
-		e.RFLAGS |= flagIF
 	}
 	if o.XCR0 != 0 {
 		e.CR4 |= cr4OSXSAVE

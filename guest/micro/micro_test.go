@@ -145,7 +145,7 @@ func TestMachine(t *testing.T) {
 			t.Errorf("%+v: no error", o)
 		}
 	}
-	e, err := m.Entry(Options{VCPU: 2, Ring: 3, RIP: FreeBase, Interrupts: true, XCR0: 7})
+	e, err := m.Entry(Options{VCPU: 2, Ring: 3, RIP: FreeBase, XCR0: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
