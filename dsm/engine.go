@@ -88,7 +88,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
 	e.hold.fixed = int64(cfg.Hold)
-	e.hold.transfer.Store(int64(cfg.Transfer))
+	e.hold.transfer.Store(int64(max(cfg.Transfer, minTransfer)))
 	if err := e.holds.init(); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}

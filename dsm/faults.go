@@ -49,6 +49,9 @@ func (e *Engine) fault(f uffd.Fault) error {
 			en.thread = t
 			token = e.faulted(t, f.Page)
 		}
+		if !write && en.page.Access == Invalid && en.habit.writes() {
+			write = true
+		}
 		if _, err := e.stepLocked(r, f.Page, Event{Kind: EvFault, Write: write, Token: token}, nil); err != nil {
 			return err
 		}

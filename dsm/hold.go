@@ -6,50 +6,72 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// minimumHold is how long a page stays where it was installed (Mirage): so long
-// that the others of a small working set come before the first is gone again.
-// It follows the time a transfer takes, with whatever load the hosts and the
-// link have, unless it is fixed.
+// minimumHold says how long a page stays where it was installed (Mirage). What
+// counts is what its vCPU has been able to do with it: a hold ends when the
+// vCPU has run for some time with all it asked for, or halts. Time in which it
+// waits for the next page of its working set does not count, or each page that
+// it fetches would cost it the others; but one that waits longer than a transfer
+// takes waits for somebody else's hold, and gives way. A wall-clock limit bounds
+// it all. Both follow the time transfers take, with whatever load the hosts and
+// the links have.
 type minimumHold struct {
-	fixed    int64        // ns, 0 for none
+	fixed    int64        // ns, both limits if not 0
 	transfer atomic.Int64 // ns, exponentially weighted mean
 }
 
 const (
-	// holdTransfers is the length of a hold in transfers.
-	holdTransfers = 6
+	// runTransfers is how long a vCPU runs before its pages go, in transfers.
+	runTransfers = 2
+	// patienceTransfers is how long a vCPU waits for a page before it no
+	// longer holds others, in transfers.
+	patienceTransfers = 2
+	// limitTransfers bounds a hold, in transfers.
+	limitTransfers = 24
 	// maxHold bounds what a fellow node can be asked to wait, in ns.
-	maxHold = 50_000_000
+	maxHold = 100_000_000
+	// minTransfer is the least first guess of a transfer's time.
+	minTransfer = 50 * time.Microsecond
 	// transferWeight is the part of the mean that a sample replaces: 1/16.
 	transferWeight = 16
 )
 
-// observe takes in how long a transfer took, in ns.
+// observe takes in how long a transfer took, in ns. One that took much longer
+// than the others waited for something else, and counts as twice the mean.
 func (h *minimumHold) observe(took int64) {
 	mean := h.transfer.Load()
+	took = min(took, 2*mean)
 	h.transfer.Store(mean + (took-mean)/transferWeight)
 }
 
-// length returns the hold in ns.
-func (h *minimumHold) length() int64 {
+// transfers returns the time of n transfers in ns.
+func (h *minimumHold) transfers(n int64) int64 {
 	if h.fixed != 0 {
 		return h.fixed
 	}
-	return min(holdTransfers*h.transfer.Load(), maxHold)
+	return min(n*h.transfer.Load(), maxHold)
 }
 
-// proof returns the CPU time, in ns, that proves a thread's progress: more than
-// it takes to come back from a fault and run one instruction.
-func (h *minimumHold) proof() uint64 {
-	if h.fixed != 0 {
-		return uint64(h.fixed)
-	}
-	return uint64(h.transfer.Load())
-}
+// limit is the longest hold, in ns of wall-clock time.
+func (h *minimumHold) limit() int64 { return h.transfers(limitTransfers) }
+
+// run is how long a vCPU has to run, in ns of its thread's CPU time.
+func (h *minimumHold) run() int64 { return h.transfers(runTransfers) }
+
+// patience is how long a vCPU may wait for a page before it gives way, in ns.
+func (h *minimumHold) patience() int64 { return h.transfers(patienceTransfers) }
+
+// proof is how long a vCPU has to run to prove its progress, in ns of its
+// thread's CPU time: more than it takes to come back from a fault and execute
+// one instruction.
+func (h *minimumHold) proof() uint64 { return uint64(h.transfers(1)) }
+
+// recheck is how long to wait before a held page is looked at again, in ns.
+func (h *minimumHold) recheck() int64 { return max(h.transfers(1), 20_000) }
 
 // holdQueue orders the commands that a minimum hold delays by the end of the
 // hold. A timerfd wakes its thread: Go's own timers round to milliseconds.
@@ -173,7 +195,7 @@ func (e *Engine) serveHolds() {
 	}
 }
 
-// release carries out the command deferred for page, unless it is held anew.
+// release carries out the command deferred for page, unless it is held still.
 func (e *Engine) release(page uint32) error {
 	r := e.region(page)
 	r.mu.Lock()

@@ -31,13 +31,14 @@ type region struct {
 type entry struct {
 	page Page
 	dir  Dir // meaningful at the home
-	// heldUntil ends the minimum hold, in monotonic ns.
+	// heldUntil is the limit of the minimum hold, in monotonic ns.
 	heldUntil int64
 	// requested is when the outstanding request was sent, in monotonic ns.
 	requested int64
 	thread    *Thread // the vCPU that faulted on it last
 	moves     uint32  // times it was installed or made writable here
 	follower  follower
+	habit     habit
 }
 
 // entries returns the pages' states, made on first use. mu must be held.
@@ -122,12 +123,14 @@ func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byt
 	case OpInstall:
 		copy(e.mem.Alias(page, 1), data)
 		e.installed(en, r.delayed)
+		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
 		err := e.mapPage(page, a.Writable)
 		e.arrived(page)
 		return err
 	case OpUpgrade:
 		e.installed(en, true)
+		en.habit.upgraded()
 		e.stats.upgrades.Add(1)
 		err := e.faults.Unprotect(page, 1)
 		e.arrived(page)
@@ -143,10 +146,11 @@ func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byt
 		return e.wrap("write-protect", page, e.faults.WriteProtect(page, 1))
 	case OpZap:
 		e.stats.invalidations.Add(1)
+		en.habit.left()
 		return e.wrap("unmap", page, e.faults.Zap(page, 1))
 	case OpDefer:
 		e.stats.deferred.Add(1)
-		e.holds.push(en.heldUntil, page)
+		e.holds.push(min(en.heldUntil, now()+e.hold.recheck()), page)
 	}
 	return nil
 }
@@ -167,15 +171,19 @@ func (e *Engine) installed(en *entry, delayed bool) {
 	if !delayed {
 		e.hold.observe(took)
 	}
-	en.heldUntil = t + e.hold.length()
+	en.heldUntil = t + e.hold.limit()
 	en.moves++
+	if en.thread != nil {
+		en.thread.installs.Add(1)
+	}
 }
 
-// held reports whether a command of the home has to wait: the page's minimum
-// hold runs and whoever fetched it is not halted, or it belongs to the streak of
-// the token's holder.
+// held reports whether a command of the home has to wait: whoever fetched the
+// page could not make use of it yet, or it belongs to the streak of the token's
+// holder.
 func (e *Engine) held(en *entry, page uint32) bool {
-	if now() < en.heldUntil && (en.thread == nil || !en.thread.idle.Load()) {
+	t := now()
+	if t < en.heldUntil && en.thread != nil && en.thread.needs(t) {
 		return true
 	}
 	return e.inHoldersStreak(en, page)

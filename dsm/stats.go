@@ -63,7 +63,7 @@ type Stats struct {
 	RegionsArmed, Pins                    uint64
 	TokenRequests, TokenGrants            uint64
 	LatencyP50, LatencyP99, LatencySample int64 // µs, µs, number of samples
-	Transfer, Hold                        int64 // mean transfer and minimum hold at present, µs
+	Transfer, Hold                        int64 // mean transfer and limit of the minimum hold at present, µs
 }
 
 // Stats returns the metrics now.
@@ -78,7 +78,7 @@ func (e *Engine) Stats() Stats {
 		RegionsArmed: c.regionsArmed.Load(), Pins: c.pins.Load(),
 		TokenRequests: c.tokenRequests.Load(), TokenGrants: c.tokenGrants.Load(),
 	}
-	s.Transfer, s.Hold = e.hold.transfer.Load()/1000, e.hold.length()/1000
+	s.Transfer, s.Hold = e.hold.transfer.Load()/1000, e.hold.limit()/1000
 	for i := range e.peers {
 		if conn := e.peers[i].Load(); conn != nil {
 			l := conn.Stats()

@@ -28,7 +28,9 @@ type Thread struct {
 	idle   atomic.Bool   // the vCPU is halted
 	// waiting is the page it waits for, or noPage; written with that page's
 	// region locked.
-	waiting atomic.Uint32
+	waiting  atomic.Uint32
+	since    atomic.Int64  // when that wait began, in monotonic ns
+	installs atomic.Uint64 // pages installed for it
 
 	// The fault reader alone uses these.
 	lastMiss uint32 // page it was last expected to need; noPage before the first
@@ -40,6 +42,9 @@ type Thread struct {
 
 	// Its CPU time when faults was faultMark.
 	cpuMark, faultMark uint64
+	// Its CPU time when it was first asked for a page after installMark pages
+	// had been installed for it.
+	runMark, installMark uint64
 }
 
 // AddThread makes a vCPU's thread known by its kernel thread id, before it
@@ -76,13 +81,36 @@ func (e *Engine) threadOf(tid uint32) *Thread {
 // awaitPage records that the thread sleeps until page comes. The page's region
 // is locked.
 func (t *Thread) awaitPage(page uint32) {
-	t.waiting.Store(page)
+	if t.waiting.Swap(page) != page {
+		t.since.Store(now())
+	}
 	if t.stall != nil {
 		t.stall(true)
 	}
 	if t.engine.Err() != nil {
 		t.engine.arrived(noPage) // fail may have looked before
 	}
+}
+
+// needs reports whether the thread still needs what was fetched for it: it is
+// neither halted nor kept waiting by others, and has not run for long with all
+// its pages in place. See minimumHold.
+func (t *Thread) needs(at int64) bool {
+	h := &t.engine.hold
+	switch {
+	case t.idle.Load():
+		return false
+	case t.waiting.Load() != noPage:
+		return at-t.since.Load() < h.patience()
+	}
+	cpu := t.cpuTime()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.installs.Load(); n != t.installMark {
+		t.installMark, t.runMark = n, cpu
+		return true
+	}
+	return cpu-t.runMark < uint64(h.run())
 }
 
 // arrived ends the wait of every thread for page; noPage stands for all pages.

@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"coalesce/link"
 	"coalesce/vcpu/kvm"
 )
 
@@ -31,11 +30,3 @@ func (n *node) makeReport(name string) NodeReport {
 
 // bytesMoved is what a node's page links carried in both directions.
 func (r *NodeReport) bytesMoved() uint64 { return r.Memory.BytesIn + r.Memory.BytesOut }
-
-// nodeName names a node for people.
-func nodeName(id link.NodeID) string {
-	if id == 0 {
-		return "client"
-	}
-	return "lender"
-}

@@ -33,3 +33,16 @@ func readFile(path string) ([]byte, error) {
 		}
 	}
 }
+
+// writeFile writes text to a file that exists, as those of sysfs.
+func writeFile(path, text string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return failed("opening "+path, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(text)); err != nil {
+		return failed("writing "+path, err)
+	}
+	return nil
+}

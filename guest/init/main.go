@@ -1,9 +1,10 @@
 // Init is the guest's first process: it brings a freshly booted Linux to the point where it does what the kernel
 // command line asks for, says what came of it, and powers the machine off.
 //
-// Two lines on the console are for whoever started the guest:
+// Lines on the console are for whoever started the guest:
 //
 //	coalesce-guest: up 1.234567    seconds since the kernel started its clock, once the system is usable
+//	coalesce-guest: cpu N online 2.345678    for each processor that maxcpus= left to init
 //	coalesce-guest: exit N         the last word before power-off; N is the exit status of what was run
 //
 // The kernel command line chooses what is run (see config). Whatever goes wrong ends in a message, an exit line and a
@@ -74,6 +75,10 @@ func boot() (status int) {
 		return exitFailure
 	}
 	say("up " + seconds(uptime))
+	if err := onlineCPUs(); err != nil {
+		say(err.Error())
+		return exitFailure
+	}
 	return run(cfg)
 }
 

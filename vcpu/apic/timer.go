@@ -18,6 +18,12 @@ const respite = 8
 // maxRespiteNS bounds that time.
 const maxRespiteNS = 1_000_000_000
 
+// slowNS is how long an interrupt has to take to be acknowledged for the one-shot
+// timer to grant a respite, too: a guest kernel's tick, which it arms anew each
+// time, for a time that has passed before it is done. On a CPU with its pages at
+// hand it is microseconds.
+const slowNS = 2_000_000
+
 // divideBits are the writable bits of the divide configuration register.
 const divideBits = 0b1011
 
@@ -36,6 +42,7 @@ type timer struct {
 	counting bool
 	deadline int64 // Clock time at which the count reaches zero
 	accepted int64 // Clock time at which the vCPU took the interrupt in service
+	respite  int64 // Clock time before which the one-shot timer does not expire
 }
 
 // divisor decodes the divide configuration register (SDM vol. 3, "Divide
@@ -99,18 +106,27 @@ func (a *APIC) advanceTimerLocked(now int64) {
 	a.acceptVectorLocked(uint8(entry), false)
 }
 
-// acknowledgedLocked puts the next expiry of a periodic timer off, if its
-// interrupt took so long to be acknowledged that the vCPU could do little else.
-// The periods in between count as missed.
+// acknowledgedLocked puts the next expiry off, if the timer's interrupt took so
+// long to be acknowledged that the vCPU could do little else. The periods in
+// between count as missed.
 func (a *APIC) acknowledgedLocked(vector uint8) {
 	entry := a.lvt[lvtTimer]
-	if uint8(entry) != vector || entry&lvtPeriodic == 0 || !a.timer.counting {
+	if uint8(entry) != vector {
 		return
 	}
+	t := &a.timer
 	now := a.clock.NowNS()
-	if next := now + min(respite*(now-a.timer.accepted), maxRespiteNS); next > a.timer.deadline+a.timer.periodNS() {
-		a.stats.TimerMiss += uint64((next - a.timer.deadline) / a.timer.periodNS())
-		a.timer.deadline = next
+	took := now - t.accepted
+	next := now + min(respite*took, maxRespiteNS)
+	switch {
+	case entry&lvtPeriodic == 0:
+		if took > slowNS {
+			t.respite = next
+			t.deadline = max(t.deadline, next)
+		}
+	case t.counting && next > t.deadline+t.periodNS():
+		a.stats.TimerMiss += uint64((next - t.deadline) / t.periodNS())
+		t.deadline = next
 	}
 }
 
@@ -142,7 +158,7 @@ func (a *APIC) writeInitialCountLocked(w uint32, now int64) {
 	t.counting = w != 0
 	t.deadline = 0
 	if t.counting {
-		t.deadline = now + int64(w)*t.divisor()
+		t.deadline = max(now+int64(w)*t.divisor(), t.respite)
 		if a.lvt[lvtTimer]&lvtPeriodic != 0 {
 			t.deadline = now + t.periodNS()
 		}
