@@ -21,7 +21,7 @@ SYSTEM_PKGS := $(call existing,./tests/...)
 # What whole-system tests, the demo and the benchmark find in the project's folder.
 NEEDS := build/coalesce build/guest.cpio build/kernel/vmlinuz
 # What the benchmark compares with: QEMU and the firmware that its microvm boots from.
-QEMU := /usr/bin/qemu-system-x86_64 /usr/share/seabios/bios-microvm.bin /usr/share/qemu/linuxboot_dma.bin
+QEMU := /usr/bin/qemu-system-x86_64 $(addprefix /usr/share/qemu/,qboot.rom linuxboot_dma.bin kvmvapic.bin)
 needs = $(foreach n,$(NEEDS),--need $(n))
 
 .PHONY: help
@@ -62,20 +62,6 @@ test-intel: build ## micro guests and Linux on the emulated Intel host; minutes
 	scripts/testbed-intel test $(INTEL_PKGS)
 	scripts/testbed-intel run $(needs) --dir $(CURDIR) -- build/coalesce run --cpus 1 --memory 512M \
 		--kernel build/kernel/vmlinuz --initrd build/guest.cpio --append 'console=ttyS0 coalesce.run=poweroff'
-
-.PHONY: demo
-demo: build ## the main job, shown and checked: one Linux guest on two hosts
-	CGO_ENABLED=0 go build -trimpath -o build/demo ./tests/demo
-	scripts/there run --timeout 1200 $(needs) --need build/demo -- $(CURDIR)/build/demo
-
-# The benchmark compares with QEMU, which also is put where guests run.
-QEMU := /usr/bin/qemu-system-x86_64 /usr/share/qemu /usr/share/seabios
-ROUNDS ?= 5
-
-.PHONY: bench
-bench: build ## boot, remote speed and memory as ratios; ROUNDS=N runs of each
-	CGO_ENABLED=0 go build -trimpath -o build/bench ./tests/bench
-	scripts/there run --timeout 3600 $(needs) $(foreach q,$(QEMU),--need $(q)) --need build/bench -- $(CURDIR)/build/bench -n $(ROUNDS)
 
 .PHONY: clean
 clean: ## remove what was built; what was fetched stays in the cache
