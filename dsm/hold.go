@@ -25,8 +25,6 @@ type minimumHold struct {
 }
 
 const (
-	// runTransfers is how long a vCPU runs before its pages go, in transfers.
-	runTransfers = 2
 	// patienceTransfers is how long a vCPU waits for a page before it no
 	// longer holds others, in transfers.
 	patienceTransfers = 2
@@ -59,8 +57,9 @@ func (h *minimumHold) transfers(n int64) int64 {
 // limit is the longest hold, in ns of wall-clock time.
 func (h *minimumHold) limit() int64 { return h.transfers(limitTransfers) }
 
-// run is how long a vCPU has to run, in ns of its thread's CPU time.
-func (h *minimumHold) run() int64 { return h.transfers(runTransfers) }
+// run is how long a vCPU may run before its pages go, in ns of its thread's CPU
+// time: half of what it took to fetch one of them.
+func (h *minimumHold) run() int64 { return h.transfers(1) / 2 }
 
 // patience is how long a vCPU may wait for a page before it gives way, in ns.
 func (h *minimumHold) patience() int64 { return h.transfers(patienceTransfers) }
@@ -70,8 +69,8 @@ func (h *minimumHold) patience() int64 { return h.transfers(patienceTransfers) }
 // one instruction.
 func (h *minimumHold) proof() uint64 { return uint64(h.transfers(1)) }
 
-// recheck is how long to wait before a held page is looked at again, in ns.
-func (h *minimumHold) recheck() int64 { return max(h.transfers(1), 20_000) }
+// recheck is the least time after which a held page is looked at again, in ns.
+func (h *minimumHold) recheck() int64 { return max(h.transfers(1)/4, 20_000) }
 
 // holdQueue orders the commands that a minimum hold delays by the end of the
 // hold. A timerfd wakes its thread: Go's own timers round to milliseconds.

@@ -150,7 +150,7 @@ func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byt
 		return e.wrap("unmap", page, e.faults.Zap(page, 1))
 	case OpDefer:
 		e.stats.deferred.Add(1)
-		e.holds.push(min(en.heldUntil, now()+e.hold.recheck()), page)
+		e.holds.push(e.recheckAt(en), page)
 	}
 	return nil
 }
@@ -183,10 +183,20 @@ func (e *Engine) installed(en *entry, delayed bool) {
 // holder.
 func (e *Engine) held(en *entry, page uint32) bool {
 	t := now()
-	if t < en.heldUntil && en.thread != nil && en.thread.needs(t) {
+	if t < en.heldUntil && en.thread != nil && en.thread.needs(t) > 0 {
 		return true
 	}
 	return e.inHoldersStreak(en, page)
+}
+
+// recheckAt is when a held page is to be looked at again.
+func (e *Engine) recheckAt(en *entry) int64 {
+	t := now()
+	wait := e.hold.recheck()
+	if en.thread != nil {
+		wait = max(wait, en.thread.needs(t))
+	}
+	return min(en.heldUntil, t+wait)
 }
 
 // mapPage maps a page whose content the alias holds and wakes its waiters.

@@ -45,6 +45,8 @@ type Thread struct {
 	// Its CPU time when it was first asked for a page after installMark pages
 	// had been installed for it.
 	runMark, installMark uint64
+	// What needs answered, and when.
+	needed, neededAt int64
 }
 
 // AddThread makes a vCPU's thread known by its kernel thread id, before it
@@ -92,25 +94,31 @@ func (t *Thread) awaitPage(page uint32) {
 	}
 }
 
-// needs reports whether the thread still needs what was fetched for it: it is
-// neither halted nor kept waiting by others, and has not run for long with all
-// its pages in place. See minimumHold.
-func (t *Thread) needs(at int64) bool {
+// needs returns for how long, in ns, the thread will need what was fetched for
+// it, at least; 0 if it does not. It does unless it is halted, kept waiting by
+// others, or has run for long enough with all its pages in place. See
+// minimumHold. The pages of a working set are asked for together, so an answer
+// is good for the next few of them.
+func (t *Thread) needs(at int64) int64 {
 	h := &t.engine.hold
 	switch {
 	case t.idle.Load():
-		return false
+		return 0
 	case t.waiting.Load() != noPage:
-		return at-t.since.Load() < h.patience()
+		return max(0, t.since.Load()+h.patience()-at)
 	}
-	cpu := t.cpuTime()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := t.installs.Load(); n != t.installMark {
-		t.installMark, t.runMark = n, cpu
-		return true
+	n := t.installs.Load()
+	if n == t.installMark && at < t.neededAt+h.run()/4 {
+		return t.needed
 	}
-	return cpu-t.runMark < uint64(h.run())
+	cpu := t.cpuTime()
+	if n != t.installMark {
+		t.installMark, t.runMark = n, cpu
+	}
+	t.neededAt, t.needed = at, max(0, h.run()-int64(cpu-t.runMark))
+	return t.needed
 }
 
 // arrived ends the wait of every thread for page; noPage stands for all pages.

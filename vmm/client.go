@@ -183,6 +183,11 @@ func (c *client) commandLine() string {
 		"nopvspin", "swiotlb=noforce",
 		"movable_node", "memhp_default_state=online_movable", // lenders' memory stays free of the kernel's own data
 	}
+	if first := c.cfg.CPUs; len(c.layout.CPUs) > first {
+		// An undisturbed remote vCPU runs user code at native speed.
+		remote := fmt.Sprintf("%d-%d", first, len(c.layout.CPUs)-1)
+		args = append(args, "nohz_full="+remote, "rcu_nocbs="+remote)
+	}
 	if c.cfg.Append != "" {
 		args = append(args, c.cfg.Append)
 	}
