@@ -24,7 +24,7 @@ import (
 const (
 	startLimit = time.Minute
 	bootLimit  = 6 * time.Minute
-	checkLimit = 8 * time.Minute
+	checkLimit = 15 * time.Minute
 )
 
 // distance between the two nodes as the guest is to see it: not the default, so that it is seen to be configured.
@@ -123,10 +123,12 @@ func (s *show) run(ctx context.Context, l *lab.Lab) error {
 	}
 	s.lender = lender.Process
 
-	arguments := fmt.Sprintf("--slack,5000,--wake,60000,--timeout,300,--expect-cpus,2,--expect-nodes,0:0;1:1,--expect-distance,10/%[1]d;%[1]d/10", distance)
+	arguments := fmt.Sprintf("--seconds,.1,--slack,5000,--wake,60000,--timeout,300,--expect-cpus,2,--expect-nodes,0:0;1:1,--expect-distance,10/%[1]d;%[1]d/10", distance)
 	flags := []string{"--kernel", s.files.Kernel, "--initrd", s.files.Initrd, "--cpus", "1", "--memory", "512M",
 		"--lender", fmt.Sprintf("%s,cpus=1,memory=64M,distance=%d", lender.Addr, distance),
-		"--mark", guestUp, "--append", "coalesce.run=check coalesce.check=" + arguments}
+		"--mark", guestUp,
+		// The lender's CPU is started once the kernel has booted: the guest's init does that.
+		"--append", "maxcpus=1 coalesce.run=check coalesce.check=" + arguments}
 	say("on the client: coalesce run %s", strings.Join(flags, " "))
 	s.client, err = s.files.Run(clientHost, lab.Command{Name: "client", Console: "guest"}, flags...)
 	if err != nil {

@@ -95,6 +95,9 @@ func (h *Host) Start(c Command) (*Process, error) {
 
 // launch starts the program on the calling thread and returns our ends of its outputs.
 func (p *Process) launch() (readers [2]*os.File, err error) {
+	if err := keepToCPU(); err != nil {
+		return readers, err
+	}
 	c := p.Command
 	cmd := exec.Command(c.Path, c.Args...)
 	if c.NoStdin {
