@@ -205,7 +205,7 @@ func (e *Engine) release(page uint32) error {
 		return nil
 	case en.page.Pins > 0:
 		return nil // the last Release carries it out
-	case e.inHoldersStreak(en, page):
+	case e.inHoldersStreak(page):
 		return nil // the proof of progress does
 	}
 	if _, err := e.stepLocked(r, page, Event{Kind: EvRelease, Held: e.held(en, page)}, nil); err != nil {

@@ -105,6 +105,11 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 			break
 		}
 		m := r.self[done]
+		if done+1 == r.todo {
+			// All before it are handled: however many follow one another, few
+			// are outstanding at once.
+			r.todo, done = 0, -1
+		}
 		ev = Event{Kind: EvMessage, From: e.cfg.Self, Msg: m, Held: e.held(en, page)}
 	}
 	return pinned, nil
@@ -186,7 +191,7 @@ func (e *Engine) held(en *entry, page uint32) bool {
 	if t < en.heldUntil && en.thread != nil && en.thread.needs(t) > 0 {
 		return true
 	}
-	return e.inHoldersStreak(en, page)
+	return e.inHoldersStreak(page)
 }
 
 // recheckAt is when a held page is to be looked at again.

@@ -153,6 +153,9 @@ func (p *Page) access(n Node, ev Event, out *Actions) {
 	if p.Want != WantNothing {
 		// The answer wakes every thread that waits on the page. One that
 		// wants more than it brings faults again.
+		if ev.Token && ev.Kind == EvFault {
+			out.send(n.Home, Msg{Kind: Req, Page: ev.Msg.Page, Flags: FlagToken | FlagPromote})
+		}
 		return
 	}
 	msg := Msg{Kind: Req, Page: ev.Msg.Page}

@@ -13,6 +13,8 @@ import (
 type streaks struct {
 	threads atomic.Pointer[[]*Thread]
 	holding atomic.Pointer[Thread] // the vCPU here that has the token
+	// checking: a tokenCheck is in the hold queue.
+	checking atomic.Bool
 
 	mu    sync.Mutex
 	queue TokenQueue // on the client
@@ -132,7 +134,9 @@ func (e *Engine) arrived(page uint32) {
 		if waits == noPage || page != noPage && waits != page {
 			continue
 		}
-		t.waiting.Store(noPage)
+		if !t.waiting.CompareAndSwap(waits, noPage) {
+			continue // it waits for another page already
+		}
 		if t.stall != nil {
 			t.stall(false)
 		}
@@ -229,14 +233,17 @@ func (t *Thread) ranLocked() bool {
 	return ran
 }
 
+// maxVCPUs bounds the vCPUs of a node.
+const maxVCPUs = 256
+
 // noPage is no page index.
 const noPage = ^uint32(0)
 
 // inHoldersStreak reports whether the page may not leave before the token's
 // holder, a vCPU of this node, has made progress.
-func (e *Engine) inHoldersStreak(en *entry, page uint32) bool {
+func (e *Engine) inHoldersStreak(page uint32) bool {
 	t := e.streaks.holding.Load()
-	if t == nil || en.thread != t {
+	if t == nil {
 		return false
 	}
 	t.mu.Lock()
@@ -268,6 +275,8 @@ func (e *Engine) tokenMessage(from NodeID, m Msg) error {
 		return e.tokenGranted(m.Page)
 	case m.Kind == TokenGrant || e.cfg.Self != 0:
 		return &ViolationError{e.cfg.Self, from, m, "the client alone grants the token"}
+	case m.Page >= maxVCPUs:
+		return &ViolationError{e.cfg.Self, from, m, "a node has no such vCPU"}
 	}
 	e.streaks.mu.Lock()
 	next, ok := Waiter{}, false
@@ -311,7 +320,7 @@ func (e *Engine) tokenGranted(vcpu uint32) error {
 		t.prove()
 		return nil
 	}
-	e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
+	e.watchHolder()
 	if !waits {
 		return nil
 	}
@@ -332,6 +341,7 @@ const tokenCheck = noPage
 // checkHolder takes the token from a vCPU here that has run for the time of a
 // hold without a fault: whatever instruction needed the pages is complete.
 func (e *Engine) checkHolder() {
+	e.streaks.checking.Store(false)
 	t := e.streaks.holding.Load()
 	if t == nil {
 		return
@@ -347,7 +357,14 @@ func (e *Engine) checkHolder() {
 		t.prove()
 		return
 	}
-	e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
+	e.watchHolder()
+}
+
+// watchHolder has checkHolder run before long, once.
+func (e *Engine) watchHolder() {
+	if e.streaks.checking.CompareAndSwap(false, true) {
+		e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
+	}
 }
 
 // cpuTime returns the CPU time of the vCPU's thread in ns, 0 once it is gone.

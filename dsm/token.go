@@ -25,13 +25,11 @@ type TokenQueue struct {
 	waiting []Waiter
 }
 
-// Request queues w and returns the vCPU to grant the token to, if it is free.
-// A vCPU that already waits or holds it is ignored.
+// Request queues w and returns the vCPU to grant the token to, if it is free. A
+// vCPU that already waits is ignored. One that holds it has ended that streak
+// and released it; its request has overtaken the release, and waits.
 func (q *TokenQueue) Request(w Waiter) (grant Waiter, ok bool) {
 	if q.held {
-		if q.holder == w {
-			return Waiter{}, false
-		}
 		for _, x := range q.waiting {
 			if x == w {
 				return Waiter{}, false
@@ -61,7 +59,7 @@ func (q *TokenQueue) Release(w Waiter) (grant Waiter, ok bool) {
 
 // Streak is what a vCPU faulted on since its last proof of progress.
 //
-//	          robbed twice              grant
+//	         robbed too often           grant
 //	counting ─────────────► asking ───────────► holding
 //	   ▲ ▲                    │ proof              │ proof: release
 //	   │ └── grant: release ──┴─ proven            │

@@ -45,6 +45,10 @@ const (
 // interrupts anywhere.
 const MaxCPUs = 64
 
+// maxMemory bounds the guest's memory, in bytes: what a node needs to keep track
+// of it grows with it.
+const maxMemory = 1 << 40
+
 // Share is what one node brings into the guest.
 type Share struct {
 	CPUs     int
@@ -80,16 +84,20 @@ func NewLayout(shares []Share) (*Layout, error) {
 		return nil, fmt.Errorf("a guest spans 1 to %d hosts, not %d", dsm.MaxNodes, len(shares))
 	}
 	l := &Layout{Shares: shares}
-	most, total := 0, 0
+	most, total, memory := 0, 0, uint64(0)
 	for n, s := range shares {
 		if s.CPUs < 1 || s.CPUs > MaxCPUs {
 			return nil, fmt.Errorf("node %d brings %d CPUs: it can be 1 to %d", n, s.CPUs, MaxCPUs)
 		}
-		if s.Memory%granule != 0 || s.Memory > 1<<40 || n == 0 && s.Memory == 0 {
+		if s.Memory%granule != 0 || s.Memory > maxMemory || n == 0 && s.Memory == 0 {
 			return nil, fmt.Errorf("node %d brings %d bytes of memory: whole multiples of %d MiB, at most 1 TiB, are possible", n, s.Memory, granule>>20)
 		}
 		most = max(most, s.CPUs)
 		total += s.CPUs
+		memory += s.Memory
+	}
+	if memory > maxMemory {
+		return nil, fmt.Errorf("%d GiB of memory in all, at most %d are possible", memory>>30, maxMemory>>30)
 	}
 	if total > MaxCPUs {
 		return nil, fmt.Errorf("%d CPUs in all, at most %d are possible", total, MaxCPUs)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"coalesce/dsm"
 	"coalesce/link"
 	"coalesce/vmm/tsc"
 )
@@ -95,9 +96,11 @@ func (l *Lender) admit(ctx context.Context, in *link.Incoming) {
 		return
 	}
 	select {
-	case s.incoming <- in:
 	case <-s.over:
 		l.refuse(in, CodeSession, "the session is over")
+	case s.incoming <- in:
+	default:
+		l.refuse(in, CodeSession, "the session has all its connections")
 	}
 }
 
@@ -121,7 +124,7 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		return
 	}
 	s := &lending{lender: l, ask: a, id: in.Hello.Session, self: in.Hello.To, peer: in.Remote,
-		incoming: make(chan *link.Incoming), over: make(chan struct{})}
+		incoming: make(chan *link.Incoming, 3*dsm.MaxNodes), over: make(chan struct{})}
 	l.mu.Lock()
 	cpus, memory := l.cfg.CPUs-l.cpusLent, l.cfg.Memory-l.memoryLent
 	_, taken := l.byID[s.id]
@@ -138,7 +141,6 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		return
 	}
 	l.sessions.Go(func() {
-		defer l.end(s)
 		log := l.cfg.Log.With().Str("client", in.Remote).Logger()
 		log.Info().Int("cpus", a.CPUs).Uint64("memory_mib", a.Memory>>20).Msg("session begins")
 		err := s.run(ctx, in)
@@ -151,14 +153,22 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 	})
 }
 
-// end gives back what a session had.
+// end gives back what a session had, and turns away what still came for it.
 func (l *Lender) end(s *lending) {
-	close(s.over)
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	delete(l.byID, s.id)
 	l.cpusLent -= s.ask.CPUs
 	l.memoryLent -= s.ask.Memory
+	l.mu.Unlock()
+	close(s.over)
+	for {
+		select {
+		case in := <-s.incoming:
+			l.refuse(in, CodeSession, "the session is over")
+		default:
+			return
+		}
+	}
 }
 
 // welcome answers a control Hello with what this host is.

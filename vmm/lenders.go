@@ -127,7 +127,10 @@ func (c *client) greetLenders(ctx context.Context) error {
 		if c.cpuid, err = vcpu.Intersect(c.cpuid, l.cpuid); err != nil {
 			return fmt.Errorf("lender %s cannot join: %w", spec.Address, err)
 		}
-		if err := l.control.AwaitPings(ctx, greetPings); err != nil {
+		pings, cancel := context.WithTimeout(ctx, setupTimeout)
+		err = l.control.AwaitPings(pings, greetPings)
+		cancel()
+		if err != nil {
 			return l.wrap("measure the link", err)
 		}
 		rtt := l.control.RTT()
@@ -303,19 +306,19 @@ func (l *lender) report(ctx context.Context) (NodeReport, error) {
 
 // stop tells the lender that the session is over. The control link may be
 // broken already, in which case the lender knows.
-func (l *lender) stop() error {
+func (l *lender) stop() {
 	if l.stopped {
-		return nil
+		return
 	}
 	l.stopped = true
 	_ = sendControl(l.control, ctlStop, struct{}{})
 	l.control.CloseWrite()
-	return nil
 }
 
 // close waits until the lender has given everything back, which it shows by
 // closing its end, and closes the control connection.
 func (l *lender) close() error {
+	l.stop()
 	timer := time.AfterFunc(setupTimeout, func() { l.control.Abort(errors.New("the lender does not close the session")) })
 	defer timer.Stop()
 	if l.watched != nil {

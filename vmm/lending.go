@@ -57,19 +57,21 @@ type frame struct {
 func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 	var err error
 	if s.control, err = s.lender.welcome(in); err != nil {
+		s.lender.end(s)
 		return err
 	}
 	frames := readControl(s.control)
 	err = s.serve(ctx, frames)
 	if err != nil && !errors.Is(err, errStopped) && !errors.Is(err, io.EOF) {
 		// Best effort: the control link itself may be what failed.
-		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error(), Reset: errors.Is(err, errTripleFault)})
+		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error()})
 	}
-	s.control.CloseWrite()
 	if s.node != nil {
 		s.stopDump()
 		err = errors.Join(err, s.node.close())
 	}
+	s.lender.end(s)
+	s.control.CloseWrite() // now the client may believe that all is given back
 	err = errors.Join(err, s.control.Close())
 	for range frames { // until the reader is gone
 	}
@@ -121,10 +123,13 @@ func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
 				return err
 			}
 		case e := <-events:
-			if e.kind == evReset {
-				return errTripleFault
+			if e.kind != evReset {
+				return e.err
 			}
-			return e.err
+			// The client decides, and asks for a report before it stops.
+			if err := sendControl(s.control, ctlFailed, failed{Error: e.err.Error(), Reset: true}); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return errors.New("the lender shuts down")
 		}

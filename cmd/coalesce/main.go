@@ -15,6 +15,8 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"coalesce/vmm/doctor"
 )
 
 // Exit statuses; see "coalesce run --help" for those of a guest.
@@ -107,7 +109,7 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 	})
 	root.PersistentFlags().StringVar(&g.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
 	root.PersistentFlags().StringVar(&g.device, "kvm", "/dev/kvm", "the KVM device")
-	root.AddCommand(newRun(g), newLend(g))
+	root.AddCommand(newRun(g), newLend(g), doctor.Command())
 	return root
 }
 
