@@ -47,14 +47,27 @@ func (b *bench) print(w io.Writer) error {
 		{"memory beyond the guest's: client", "MiB", &b.rest.client, nil, 40},
 		{"memory beyond the guest's: lender", "MiB", &b.rest.lender, nil, 40},
 	} {
+		if len(r.s.values) == 0 {
+			fmt.Fprintf(t, "%s\t0\t\t\t\t\tnot measured\n", r.what)
+			continue
+		}
 		fmt.Fprintf(t, "%s\t%d\t%.3g %s\t%.3g %s\t%s\n", r.what, len(r.s.values), r.s.at(.5), r.unit, r.s.at(.99), r.unit, r.judge())
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(b.failures) > 0 {
+		return fmt.Errorf("%d runs failed:\n%s", len(b.failures), strings.Join(b.failures, "\n"))
+	}
+	return nil
 }
 
 // judge compares a row with its base and its target.
 func (r row) judge() string {
 	measured, ratio := r.s.at(.5), ""
+	if r.to != nil && len(r.to.values) == 0 {
+		return "\t\tnothing to compare with"
+	}
 	if r.to != nil {
 		measured /= r.to.at(.5)
 		ratio = fmt.Sprintf("%.3g", measured)

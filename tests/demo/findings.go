@@ -52,9 +52,11 @@ func (s *show) hosts() {
 var row = regexp.MustCompile(`^([a-z0-9+-]+) +(ok|FAIL|skip) +([0-9.]+) s +([0-9]+)  (.*)$`)
 
 // rows returns the check's results by test.
-func (s *show) rows() map[string]check.Result {
+func (s *show) rows() map[string]check.Result { return parseRows(s.client.Stdout.String()) }
+
+func parseRows(console string) map[string]check.Result {
 	results := map[string]check.Result{}
-	for line := range strings.Lines(s.client.Stdout.String()) {
+	for line := range strings.Lines(console) {
 		m := row.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
@@ -133,9 +135,14 @@ var booted = regexp.MustCompile(`guest powered off after (\S+), booted in (\S+)`
 
 // table looks for what the closing table must say of each node.
 func (s *show) table() {
+	detail, err := judgeTable(s.client.Stderr.String())
+	s.found("the closing table", detail, err)
+}
+
+func judgeTable(text string) (detail string, err error) {
 	rows := map[string][2]string{}
-	var boot string
-	for line := range strings.Lines(s.client.Stderr.String()) {
+	boot := ""
+	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		if m := tableRow.FindStringSubmatch(line); m != nil {
 			rows[strings.TrimSpace(m[1])] = [2]string{m[2], m[3]}
@@ -149,24 +156,32 @@ func (s *show) table() {
 		errs = append(errs, errors.New("it has no boot time"))
 	}
 	for _, name := range []string{"vCPU time", "read faults", "write faults", "pages in", "pages out", "KiB moved", "IPIs sent"} {
-		for node, value := range rows[name] {
-			if n, err := strconv.ParseUint(value, 10, 64); err == nil && n > 0 {
-				continue
-			}
-			if d, err := time.ParseDuration(value); err == nil && d > 0 {
-				continue
-			}
-			errs = append(errs, fmt.Errorf("node %d has %q %s", node, value, name))
-		}
-		if _, ok := rows[name]; !ok {
+		row, ok := rows[name]
+		if !ok {
 			errs = append(errs, fmt.Errorf("it has no row %q", name))
+			continue
+		}
+		for node, value := range row {
+			if !positive(value) {
+				errs = append(errs, fmt.Errorf("node %d has %q %s", node, value, name))
+			}
 		}
 	}
-	if n, err := strconv.ParseUint(rows["I/O forwarded"][1], 10, 64); err != nil || n == 0 {
-		errs = append(errs, fmt.Errorf("the lender forwarded %q device accesses", rows["I/O forwarded"][1]))
+	// Only a lender's accesses have to be forwarded.
+	if n := rows["I/O forwarded"][1]; !positive(n) {
+		errs = append(errs, fmt.Errorf("the lender forwarded %q device accesses", n))
 	}
-	s.found("the closing table", fmt.Sprintf("booted in %s; vCPU time %s and %s; %s and %s pages came in",
-		boot, rows["vCPU time"][0], rows["vCPU time"][1], rows["pages in"][0], rows["pages in"][1]), errors.Join(errs...))
+	return fmt.Sprintf("booted in %s; vCPU time %s and %s; %s and %s pages came in", boot,
+		rows["vCPU time"][0], rows["vCPU time"][1], rows["pages in"][0], rows["pages in"][1]), errors.Join(errs...)
+}
+
+// positive tells whether a cell of the table is a number or a time above 0.
+func positive(cell string) bool {
+	if n, err := strconv.ParseUint(cell, 10, 64); err == nil {
+		return n > 0
+	}
+	d, err := time.ParseDuration(cell)
+	return err == nil && d > 0
 }
 
 // powerOff is how the guest and the client ended.

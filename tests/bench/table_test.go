@@ -1,0 +1,47 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSample(t *testing.T) {
+	var s sample
+	for _, v := range []float64{5, 1, 4, 2, 3} {
+		s.add(v)
+	}
+	for p, want := range map[float64]float64{0: 1, .5: 3, .99: 5, 1: 5} {
+		if got := s.at(p); got != want {
+			t.Errorf("at %v: %v, want %v", p, got, want)
+		}
+	}
+}
+
+func TestPrint(t *testing.T) {
+	var b bench
+	b.boot.qemu.add(10)
+	b.boot.local.add(11)
+	b.boot.span.add(44)
+	b.rest.local.add(12.5)
+	b.failures = []string{"round 1, span: not within 5m0s"}
+	var out strings.Builder
+	if err := b.print(&out); err == nil || !strings.Contains(err.Error(), "round 1, span") {
+		t.Errorf("failures: %v", err)
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(out.String()) {
+		what, rest, _ := strings.Cut(line, "  ")
+		rows[what] = strings.Join(strings.Fields(rest), " ")
+	}
+	for what, want := range map[string]string{
+		"boot to init: QEMU microvm, 2 vCPUs":      "1 10 s 10 s",
+		"boot to init: 2 local vCPUs":              "1 11 s 11 s 1.1 at most 1.2 met",
+		"boot to init: 1 local vCPU, 1 remote":     "1 44 s 44 s 4 at most 3 missed",
+		"loop in user mode: remote vCPU":           "0 not measured",
+		"memory beyond the guest's: 2 local vCPUs": "1 12.5 MiB 12.5 MiB at most 40 MiB met",
+	} {
+		if rows[what] != want {
+			t.Errorf("%s: %q, want %q\n%s", what, rows[what], want, out.String())
+		}
+	}
+}
