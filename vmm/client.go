@@ -271,20 +271,22 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	return res, nil
 }
 
-// close ends sessions in order, then this node.
+// close ends the sessions in order, each when its lender has given everything
+// back, and then this node: a link that ended before would look to the lender
+// as if this host had failed.
 func (c *client) close() error {
 	var errs []error
 	for _, l := range c.lenders {
 		l.stop()
+	}
+	for _, l := range c.lenders {
+		errs = append(errs, l.close())
 	}
 	if c.node != nil {
 		errs = append(errs, c.node.close())
 	}
 	if c.devices != nil {
 		errs = append(errs, c.devices.close())
-	}
-	for _, l := range c.lenders {
-		errs = append(errs, l.close())
 	}
 	return errors.Join(errs...)
 }

@@ -17,9 +17,14 @@ func keepToFirstCPU() {
 	if allCPUs.Count() == 0 && unix.SchedGetaffinity(0, &allCPUs) != nil {
 		return
 	}
-	var first unix.CPUSet
-	first.Set(0)
-	_ = unix.SchedSetaffinity(0, &first)
+	keepToCPU(0)
+}
+
+// keepToCPU binds the calling thread to one CPU.
+func keepToCPU(cpu int) {
+	var one unix.CPUSet
+	one.Set(cpu)
+	_ = unix.SchedSetaffinity(0, &one)
 }
 
 // useAllCPUs takes the binding back, for what init starts.
@@ -57,7 +62,10 @@ func onlineCPUs() error {
 		if err != nil {
 			return err
 		}
+		// It says so itself: the console's device is reached from there, too.
+		keepToCPU(cpu)
 		say("cpu " + strconv.Itoa(cpu) + " online " + seconds(now))
+		keepToFirstCPU()
 	}
 	return nil
 }
