@@ -57,6 +57,8 @@ type Engine struct {
 	regions []region
 	stats   counters
 
+	scratches sync.Pool // of *scratch
+
 	peers [MaxNodes]atomic.Pointer[link.Conn]
 
 	hold    minimumHold
@@ -87,6 +89,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
+	e.scratches.New = func() any { return new(scratch) }
 	e.hold.fixed = int64(cfg.Hold)
 	e.hold.transfer.Store(int64(max(cfg.Transfer, minTransfer)))
 	if err := e.holds.init(); err != nil {

@@ -18,8 +18,11 @@ type region struct {
 	armed bool                // registered with userfaultfd
 	pages *[RegionPages]entry // nil until a page leaves its first state
 	pins  []*pinWaiter        // parked until their page can be had
+}
 
-	// Scratch of step, so that it never allocates.
+// scratch is what a step needs, so that it never allocates. A region is too
+// small a thing to have one of its own.
+type scratch struct {
 	out  Actions
 	self [MaxNodes + 8]Msg // messages of this node to itself
 	todo int
@@ -81,34 +84,36 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 		dir = &en.dir
 	}
 	ev.Msg.Page = page
-	r.todo = 0
-	r.delayed = ev.Msg.Flags&FlagDelayed != 0
+	s := e.scratches.Get().(*scratch)
+	defer e.scratches.Put(s)
+	s.todo = 0
+	s.delayed = ev.Msg.Flags&FlagDelayed != 0
 	for done := 0; ; done++ {
 		wanted := en.page.Want
-		r.out.Reset()
-		if err := Step(node, &en.page, dir, ev, &r.out); err != nil {
+		s.out.Reset()
+		if err := Step(node, &en.page, dir, ev, &s.out); err != nil {
 			return false, err
 		}
 		if wanted == WantNothing && en.page.Want != WantNothing {
 			en.requested = now()
 		}
-		for _, a := range r.out.All() {
+		for _, a := range s.out.All() {
 			if a.Op == OpPinned {
 				pinned = true
 				continue
 			}
-			if err := e.perform(r, en, page, a, data); err != nil {
+			if err := e.perform(r, s, en, page, a, data); err != nil {
 				return false, err
 			}
 		}
-		if done == r.todo {
+		if done == s.todo {
 			break
 		}
-		m := r.self[done]
-		if done+1 == r.todo {
+		m := s.self[done]
+		if done+1 == s.todo {
 			// All before it are handled: however many follow one another, few
 			// are outstanding at once.
-			r.todo, done = 0, -1
+			s.todo, done = 0, -1
 		}
 		ev = Event{Kind: EvMessage, From: e.cfg.Self, Msg: m, Held: e.held(en, page)}
 	}
@@ -116,18 +121,18 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 }
 
 // perform carries out one action. The region's mu is held.
-func (e *Engine) perform(r *region, en *entry, page uint32, a Action, data []byte) error {
+func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action, data []byte) error {
 	switch a.Op {
 	case OpSend:
 		if a.To == e.cfg.Self {
-			r.self[r.todo] = a.Msg
-			r.todo++
+			s.self[s.todo] = a.Msg
+			s.todo++
 			return nil
 		}
 		return e.send(a.To, &a.Msg)
 	case OpInstall:
 		copy(e.mem.Alias(page, 1), data)
-		e.installed(en, r.delayed)
+		e.installed(en, s.delayed)
 		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
 		err := e.mapPage(page, a.Writable)

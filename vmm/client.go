@@ -252,7 +252,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	case evQuit:
 		res.Outcome = Quit
 	case evFailed:
-		return nil, end.err
+		return nil, c.reason(end).err
 	}
 	if err := c.devices.flush(ctx); err != nil {
 		return nil, err
@@ -269,6 +269,28 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 		res.Nodes = append(res.Nodes, r)
 	}
 	return res, nil
+}
+
+// hearsay is how long a broken link waits for the lender's own word.
+const hearsay = 300 * time.Millisecond
+
+// reason returns the event that says best why the session failed: when a lender
+// goes, several of its links notice, in any order.
+func (c *client) reason(first event) event {
+	if first.told || len(c.lenders) == 0 {
+		return first
+	}
+	timeout := time.After(hearsay)
+	for {
+		select {
+		case e := <-c.node.events:
+			if e.kind == evFailed && e.told {
+				return e
+			}
+		case <-timeout:
+			return first
+		}
+	}
 }
 
 // close ends the sessions in order, each when its lender has given everything

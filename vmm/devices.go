@@ -47,11 +47,11 @@ func newDevices(n *node, console io.Writer, mark string) (*devices, error) {
 		}
 	}
 	_, err := platform.Register(n.ports, platform.Config{
-		PowerOff: func() { n.report(event{evPowerOff, nil}) },
-		Reset:    func(string) { n.report(event{evReset, nil}) },
+		PowerOff: func() { n.report(event{kind: evPowerOff}) },
+		Reset:    func(string) { n.report(event{kind: evReset}) },
 		Panic: func(what platform.PanicEvent) {
 			if what&platform.Panicked != 0 {
-				n.report(event{evPanic, nil})
+				n.report(event{kind: evPanic})
 			}
 		},
 		GEDInterrupt: line(gsiGED),

@@ -36,12 +36,12 @@ func (n *node) deviceAccess(a ioAccess, data []byte) error {
 
 // Shutdown implements vcpu.Exits.
 func (n *node) Shutdown(v *vcpu.VCPU) {
-	n.report(event{evReset, fmt.Errorf("%v: %w", v, errTripleFault)})
+	n.report(event{kind: evReset, err: fmt.Errorf("%v: %w", v, errTripleFault)})
 }
 
 // Fatal implements vcpu.Exits.
 func (n *node) Fatal(v *vcpu.VCPU, err error) {
-	n.report(event{evFailed, fmt.Errorf("%v on node %d: %w", v, n.id, err)})
+	n.report(event{kind: evFailed, err: fmt.Errorf("%v on node %d: %w", v, n.id, err)})
 }
 
 // serveDevices performs a lender's device accesses until its link ends.
@@ -49,12 +49,12 @@ func (n *node) serveDevices(peer link.NodeID, c *link.Conn) {
 	dsm.LockServiceThread(fmt.Sprintf("devices %d", peer))
 	owns := func(cpu int) bool { return cpu < len(n.layout.CPUs) && n.layout.CPUs[cpu].Node == peer }
 	err := serveIO(c, n.clock, n.ports, n.mmio, owns)
-	n.report(event{evFailed, fmt.Errorf("I/O link to node %d: %w", peer, err)})
+	n.report(event{kind: evFailed, err: fmt.Errorf("I/O link to node %d: %w", peer, err)})
 }
 
 // serveReplies brings the answers to a lender's device accesses.
 func (n *node) serveReplies() {
 	dsm.LockServiceThread("replies")
 	err := n.remote.serve()
-	n.report(event{evFailed, fmt.Errorf("I/O link to the client: %w", err)})
+	n.report(event{kind: evFailed, err: fmt.Errorf("I/O link to the client: %w", err)})
 }

@@ -23,7 +23,7 @@ func (n *node) sendIPI(c *link.Conn, m apic.Message) {
 	var b [apic.MessageSize]byte
 	h := link.Header{Kind: irqMessage, TSC: n.clock.Now()}
 	if err := c.Send(h, m.Append(b[:0])); err != nil {
-		n.report(event{evFailed, fmt.Errorf("send an interrupt: %w", err)})
+		n.report(event{kind: evFailed, err: fmt.Errorf("send an interrupt: %w", err)})
 	}
 }
 
@@ -36,7 +36,7 @@ func (n *node) endOfInterrupt(vector uint8) {
 	}
 	h := link.Header{Kind: irqEOI, TSC: n.clock.Now()}
 	if err := n.ipis[0].Send(h, []byte{vector}); err != nil {
-		n.report(event{evFailed, fmt.Errorf("send an end of interrupt: %w", err)})
+		n.report(event{kind: evFailed, err: fmt.Errorf("send an end of interrupt: %w", err)})
 	}
 }
 
@@ -53,7 +53,7 @@ func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
 		if err != nil {
 			err = fmt.Errorf("interrupt link to node %d: %w", peer, err)
 			c.Abort(err)
-			n.report(event{evFailed, err})
+			n.report(event{kind: evFailed, err: err})
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -257,7 +258,7 @@ func (l *lender) watch(n *node) {
 		var err error
 		switch {
 		case f.err != nil:
-			err = l.wrap("the session broke", f.err)
+			err = fmt.Errorf("lender %s is lost, and with it what its vCPUs and pages held: %w", l.spec.Address, closed(f.err))
 		case f.kind == ctlReport:
 			var r NodeReport
 			if err = decodeControl(f.payload, &r); err == nil {
@@ -270,7 +271,7 @@ func (l *lender) watch(n *node) {
 			var why failed
 			if err = decodeControl(f.payload, &why); err == nil {
 				if why.Reset {
-					n.report(event{evReset, errors.New(why.Error)})
+					n.report(event{kind: evReset, err: errors.New(why.Error)})
 					continue
 				}
 				err = l.wrap("it failed", errors.New(why.Error))
@@ -279,9 +280,17 @@ func (l *lender) watch(n *node) {
 			err = l.wrap("message", fmt.Errorf("kind %d is not expected", f.kind))
 		}
 		if err != nil {
-			n.report(event{evFailed, err})
+			n.report(event{kind: evFailed, err: err, told: true})
 		}
 	}
+}
+
+// closed names the end of a connection for people.
+func closed(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("it closed the connection")
+	}
+	return err
 }
 
 // reportTimeout bounds the wait for a lender's numbers at the end.

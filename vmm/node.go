@@ -51,6 +51,9 @@ type node struct {
 type event struct {
 	kind eventKind
 	err  error
+	// told: a lender said so itself, or its session's end; a link that broke
+	// knows less.
+	told bool
 }
 
 type eventKind uint8
@@ -101,7 +104,7 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 	if cfg.spans {
 		n.engine, err = dsm.New(dsm.Config{
 			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: n.clock,
-			OnFail: func(err error) { n.report(event{evFailed, err}) },
+			OnFail: func(err error) { n.report(event{kind: evFailed, err: err}) },
 		})
 		if err != nil {
 			return n, err

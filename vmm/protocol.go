@@ -3,7 +3,9 @@ package vmm
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"coalesce/dsm"
@@ -105,6 +107,9 @@ func decodeControl(b []byte, v any) error {
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("malformed control message: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("malformed control message: more follows it")
 	}
 	return nil
 }
