@@ -36,7 +36,7 @@ func (e *Engine) servePeer(node NodeID, c *link.Conn) {
 			if errors.Is(err, io.EOF) {
 				err = errors.New("connection closed by the peer")
 			}
-			err = fmt.Errorf("memory link to node %d: %w", node, err)
+			err = &link.PeerError{Node: node, Class: link.Page, Err: err}
 			c.Abort(err) // the peer learns why
 			e.fail(err)
 			return

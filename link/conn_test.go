@@ -460,8 +460,9 @@ func TestVanishedPeerIsAnError(t *testing.T) {
 			if !errors.Is(err, link.ErrVanished) {
 				t.Errorf("Recv: %v, want ErrVanished", err)
 			}
-			if took > 3*time.Second {
-				t.Errorf("noticed after %v, at most 3 s allowed", took)
+			// Probes go out by whole seconds, and a busy machine is late for each.
+			if took > 5*time.Second {
+				t.Errorf("noticed after %v, at most 5 s allowed", took)
 			}
 			t.Logf("noticed after %v: %v", took, err)
 		})

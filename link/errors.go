@@ -95,3 +95,17 @@ type AbortError struct {
 }
 
 func (e *AbortError) Error() string { return "the peer gave the connection up: " + e.Reason }
+
+// PeerError says with which node a connection failed.
+type PeerError struct {
+	Node  NodeID
+	Class Class
+	Err   error
+}
+
+func (e *PeerError) Error() string {
+	return fmt.Sprintf("%v link to node %d: %v", e.Class, e.Node, e.Err)
+}
+
+// Unwrap returns why.
+func (e *PeerError) Unwrap() error { return e.Err }

@@ -89,8 +89,10 @@ func (c *Conn) answerPing(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	binary.LittleEndian.PutUint64(b[16:], c.opts.Clock())
-	if c.sendLocked(&h, b[:]) == nil {
-		c.stats.pingsAnswered.Add(1)
+	// Counted first, so that whoever has the pong finds it counted.
+	c.stats.pingsAnswered.Add(1)
+	if c.sendLocked(&h, b[:]) != nil {
+		c.stats.pingsAnswered.Add(^uint64(0))
 	}
 }
 

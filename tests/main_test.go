@@ -32,7 +32,7 @@ import (
 // real one.
 const (
 	shortly = 60 * time.Second  // what a program does by itself, or with a bare kernel
-	booting = 400 * time.Second // what needs Linux to boot
+	booting = 600 * time.Second // what needs Linux to boot
 )
 
 var files product.Files

@@ -13,6 +13,7 @@ import (
 
 	"coalesce/boot"
 	"coalesce/dsm/uffd"
+	"coalesce/link"
 	"coalesce/vcpu"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm/console"
@@ -252,7 +253,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	case evQuit:
 		res.Outcome = Quit
 	case evFailed:
-		return nil, c.reason(end).err
+		return nil, c.reason(end)
 	}
 	if err := c.devices.flush(ctx); err != nil {
 		return nil, err
@@ -274,23 +275,31 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 // hearsay is how long a broken link waits for the lender's own word.
 const hearsay = 300 * time.Millisecond
 
-// reason returns the event that says best why the session failed: when a lender
-// goes, several of its links notice, in any order.
-func (c *client) reason(first event) event {
-	if first.told || len(c.lenders) == 0 {
-		return first
-	}
+// reason says best why the session failed: when a lender goes, several of its
+// links notice, in any order.
+func (c *client) reason(first event) error {
 	timeout := time.After(hearsay)
-	for {
+	for !first.told && len(c.lenders) > 0 {
 		select {
 		case e := <-c.node.events:
 			if e.kind == evFailed && e.told {
-				return e
+				first = e
 			}
+			continue
 		case <-timeout:
-			return first
+		}
+		break
+	}
+	var peer *link.PeerError
+	if first.told || !errors.As(first.err, &peer) {
+		return first.err
+	}
+	for _, l := range c.lenders {
+		if l.node == peer.Node {
+			return l.lost(first.err)
 		}
 	}
+	return first.err
 }
 
 // close ends the sessions in order, each when its lender has given everything

@@ -49,12 +49,12 @@ func (n *node) serveDevices(peer link.NodeID, c *link.Conn) {
 	dsm.LockServiceThread(fmt.Sprintf("devices %d", peer))
 	owns := func(cpu int) bool { return cpu < len(n.layout.CPUs) && n.layout.CPUs[cpu].Node == peer }
 	err := serveIO(c, n.clock, n.ports, n.mmio, owns)
-	n.report(event{kind: evFailed, err: fmt.Errorf("I/O link to node %d: %w", peer, err)})
+	n.report(event{kind: evFailed, err: &link.PeerError{Node: peer, Class: link.IO, Err: err}})
 }
 
 // serveReplies brings the answers to a lender's device accesses.
 func (n *node) serveReplies() {
 	dsm.LockServiceThread("replies")
 	err := n.remote.serve()
-	n.report(event{kind: evFailed, err: fmt.Errorf("I/O link to the client: %w", err)})
+	n.report(event{kind: evFailed, err: &link.PeerError{Node: 0, Class: link.IO, Err: err}})
 }

@@ -51,7 +51,7 @@ func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
 			err = n.receiveIPI(&h, b)
 		}
 		if err != nil {
-			err = fmt.Errorf("interrupt link to node %d: %w", peer, err)
+			err = &link.PeerError{Node: peer, Class: link.Interrupt, Err: err}
 			c.Abort(err)
 			n.report(event{kind: evFailed, err: err})
 			return

@@ -258,7 +258,7 @@ func (l *lender) watch(n *node) {
 		var err error
 		switch {
 		case f.err != nil:
-			err = fmt.Errorf("lender %s is lost, and with it what its vCPUs and pages held: %w", l.spec.Address, closed(f.err))
+			err = l.lost(f.err)
 		case f.kind == ctlReport:
 			var r NodeReport
 			if err = decodeControl(f.payload, &r); err == nil {
@@ -285,12 +285,12 @@ func (l *lender) watch(n *node) {
 	}
 }
 
-// closed names the end of a connection for people.
-func closed(err error) error {
+// lost says that the lender is gone.
+func (l *lender) lost(err error) error {
 	if errors.Is(err, io.EOF) {
-		return errors.New("it closed the connection")
+		err = errors.New("it closed the connection")
 	}
-	return err
+	return fmt.Errorf("lender %s is lost, and with it what its vCPUs and pages held: %w", l.spec.Address, err)
 }
 
 // reportTimeout bounds the wait for a lender's numbers at the end.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"coalesce/dsm"
@@ -89,6 +90,8 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 func readControl(c *link.Conn) chan frame {
 	frames := make(chan frame, 16)
 	go func() {
+		// The thread that blocks in read(2) ends with the session.
+		runtime.LockOSThread()
 		defer close(frames)
 		buf := make([]byte, link.Control.MaxPayload())
 		var h link.Header

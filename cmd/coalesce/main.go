@@ -89,7 +89,12 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       build(),
-		Args:          cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q (see 'coalesce --help')", args[0])}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_ = cmd.Help()
 			return usageError{errors.New("say what to do: run, lend or doctor")}

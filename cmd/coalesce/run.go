@@ -70,6 +70,9 @@ func (fl *runFlags) config(g *global) (cfg vmm.RunConfig, err error) {
 	if cfg.Memory, err = vmm.ParseSize(fl.memory); err != nil {
 		return cfg, fmt.Errorf("--memory: %w", err)
 	}
+	if cfg.Memory == 0 {
+		return cfg, fmt.Errorf("--memory %s: a guest needs some", fl.memory)
+	}
 	switch fl.cpu {
 	case "common":
 	case "host":
