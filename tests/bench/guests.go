@@ -12,8 +12,11 @@ import (
 	"coalesce/tests/product"
 )
 
-// guestUp is the first line of the guest's init.
-const guestUp = "coalesce-guest: up"
+// Lines of the guest's init: its first one, and the one for the CPU that it starts itself, which is the lender's.
+const (
+	guestUp      = "coalesce-guest: up"
+	remoteOnline = "coalesce-guest: cpu 1 online"
+)
 
 // bench is the guests and what was measured of them.
 type bench struct {
@@ -24,7 +27,8 @@ type bench struct {
 	client *lab.Host
 	lender *product.Lender
 
-	boot struct{ qemu, local, span sample } // seconds from the program's start to init's first line
+	// Seconds from the program's start to init's first line, and until the lender's CPU runs.
+	boot struct{ qemu, local, span, online sample }
 	loop struct{ local, remote sample }     // ns an iteration of a loop in user mode
 	rest struct{ local, client, lender sample }
 
@@ -89,15 +93,21 @@ func (b *bench) runLocal(ctx context.Context) error {
 	return succeed(ctx, p)
 }
 
-// runSpan is a guest with a vCPU here and one on the lender, which then compares their speed.
+// runSpan is a guest with a vCPU here and one on the lender, which then compares their speed. Its init starts the
+// lender's CPU, once the kernel has booted.
 func (b *bench) runSpan(ctx context.Context) error {
 	from := b.lender.Stderr.Len()
-	p, seconds, err := b.coalesce(ctx, "coalesce.run=check coalesce.check=--json,--seconds,2,compute", "--cpus", "1",
+	p, seconds, err := b.coalesce(ctx, "maxcpus=1 coalesce.run=check coalesce.check=--json,--seconds,2,compute", "--cpus", "1",
 		"--lender", b.lender.Addr+",cpus=1")
 	if err != nil {
 		return err
 	}
 	b.boot.span.add(seconds)
+	if _, err := p.Stdout.Await(ctx, remoteOnline); err != nil {
+		p.Kill()
+		return err
+	}
+	b.boot.online.add(time.Since(p.Started).Seconds())
 	if err := errors.Join(b.measureRest(p, &b.rest.client), b.measureRest(b.lender.Process, &b.rest.lender)); err != nil {
 		return err
 	}
