@@ -29,7 +29,7 @@ type bench struct {
 
 	// Seconds from the program's start to init's first line, and until the lender's CPU runs.
 	boot struct{ qemu, local, span, online sample }
-	loop struct{ local, remote sample }     // ns an iteration of a loop in user mode
+	loop struct{ local, remote sample } // ns an iteration of a loop in user mode
 	rest struct{ local, client, lender sample }
 
 	failures []string // runs that did not do what they should
