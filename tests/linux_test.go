@@ -146,7 +146,7 @@ const distance = 40
 var expectTwo = fmt.Sprintf("--expect-cpus,2,--expect-nodes,0:0;1:1,--expect-distance,10/%[1]d;%[1]d/10", distance)
 
 // spanChecks are the coherence tests for a guest on two hosts: the demo does them all.
-var spanChecks = []string{"topology", "counters", "split-lock", "mp", "sb", "lb", "tlb-unmap", "futex", "sleep"}
+var spanChecks = []string{"topology", "counters", "split-lock", "mp", "lb", "futex", "sleep"}
 
 // TestLinuxSpan: the stock kernel on two hosts, its memory coherent; and a client killed in the middle of it. The
 // lender's CPU is started by the guest's init, once the kernel has booted (maxcpus=).
