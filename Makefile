@@ -55,7 +55,7 @@ lint: setup ## gofmt, go vet, staticcheck
 test: setup lint build ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
 	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS)))
-	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
+	scripts/there test --timeout 1300 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
 
 .PHONY: test-intel
 test-intel: build ## micro guests and Linux on the emulated Intel host; minutes
