@@ -170,7 +170,7 @@ func TestLinuxSpan(t *testing.T) {
 	}
 
 	from = l.Stderr.Len()
-	c = p.linux(t, "maxcpus=1 coalesce.run=check coalesce.check=--json,--seconds,0.1,--slack,5000,--wake,60000,--timeout,200,"+
+	c = p.linux(t, "maxcpus=1 coalesce.run=check coalesce.check=--json,--seconds,0.1,--slack,20000,--wake,60000,--timeout,200,"+
 		expectTwo+","+strings.Join(spanChecks, ","), borrow, "--json", "--mark", guestUp)
 	e := powersOff(t, c)
 	results := checks(t, c)

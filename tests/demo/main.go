@@ -123,7 +123,7 @@ func (s *show) run(ctx context.Context, l *lab.Lab) error {
 	}
 	s.lender = lender.Process
 
-	arguments := fmt.Sprintf("--seconds,.1,--slack,5000,--wake,60000,--timeout,300,--expect-cpus,2,--expect-nodes,0:0;1:1,--expect-distance,10/%[1]d;%[1]d/10", distance)
+	arguments := fmt.Sprintf("--seconds,.1,--slack,20000,--wake,60000,--timeout,300,--expect-cpus,2,--expect-nodes,0:0;1:1,--expect-distance,10/%[1]d;%[1]d/10", distance)
 	flags := []string{"--kernel", s.files.Kernel, "--initrd", s.files.Initrd, "--cpus", "1", "--memory", "512M",
 		"--lender", fmt.Sprintf("%s,cpus=1,memory=64M,distance=%d", lender.Addr, distance),
 		"--mark", guestUp,
