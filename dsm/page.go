@@ -25,9 +25,6 @@ func (s NodeSet) With(n NodeID) NodeSet { return s | 1<<n }
 // Without returns the set with n removed.
 func (s NodeSet) Without(n NodeID) NodeSet { return s &^ (1 << n) }
 
-// Len counts the members.
-func (s NodeSet) Len() int { return bits.OnesCount16(uint16(s)) }
-
 // first returns the smallest member; the set must not be empty.
 func (s NodeSet) first() NodeID { return NodeID(bits.TrailingZeros16(uint16(s))) }
 

@@ -216,10 +216,13 @@ func (e *Engine) faulted(t *Thread, page uint32) (token bool) {
 
 // endStreakLocked records a proof of progress. t.mu must be held.
 func (e *Engine) endStreakLocked(t *Thread) {
-	pages := append([]uint32(nil), t.streak.Pages()...)
-	if t.streak.Proof() {
-		go e.giveBack(t, pages)
+	if !t.streak.Holding() {
+		t.streak.Proof() // nothing to give back: no copy of the pages on the fault path
+		return
 	}
+	pages := append([]uint32(nil), t.streak.Pages()...)
+	t.streak.Proof()
+	go e.giveBack(t, pages)
 }
 
 // ranLocked reports whether the thread has used the processor for the time of
