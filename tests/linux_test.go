@@ -151,8 +151,7 @@ var spanChecks = []string{"topology", "counters", "split-lock", "mp", "lb", "fut
 // TestLinuxSpan: the stock kernel on two hosts, its memory coherent; and a client killed in the middle of it. The
 // lender's CPU is started by the guest's init, once the kernel has booted (maxcpus=).
 func TestLinuxSpan(t *testing.T) {
-	needLinux(t)
-	needSpan(t)
+	needLinuxSpan(t)
 	p := newPlace(t)
 	l := p.lend(t, "--cpus", "1", "--memory", "64M")
 	borrow := p.borrow(fmt.Sprintf("cpus=1,memory=64M,distance=%d", distance))

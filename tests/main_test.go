@@ -5,6 +5,7 @@
 //	peer_test.go     peers that are not what they should be, and what comes from the network
 //	session_test.go  the life of a guest on two hosts: killed, interrupted, cut off; nothing is left
 //	local_test.go    the life of a guest on one host
+//	shadow_test.go   hosts whose processors do not walk guest page tables
 //	linux_test.go    Linux as the guest, on one host and on two
 //
 // Most use the kernels of package bare, which run wherever there is a KVM. Linux needs hardware, or the testbed.
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -108,7 +110,7 @@ func newPlace(t *testing.T) *place {
 // run starts a client with these flags.
 func (p *place) run(t *testing.T, flags ...string) *lab.Process {
 	t.Helper()
-	c, err := files.Run(p.client, lab.Command{}, flags...)
+	c, err := files.Run(p.client, lab.Command{}, allowed(flags)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func (p *place) run(t *testing.T, flags ...string) *lab.Process {
 // lend starts a lender.
 func (p *place) lend(t *testing.T, flags ...string) *product.Lender {
 	t.Helper()
-	l, err := files.Lend(within(t, shortly), p.lender, p.ip, flags...)
+	l, err := files.Lend(within(t, shortly), p.lender, p.ip, allowed(flags)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +239,35 @@ func needLinux(t *testing.T) {
 	if v := verdict(); !v.CanRunLinux {
 		skip(t, &kvm.FeatureError{Feature: "a Linux guest", Err: errors.New(v.RunLinuxReason)})
 	}
+}
+
+// needLinuxSpan skips a test on a host that cannot take part in a Linux guest on several.
+func needLinuxSpan(t *testing.T) {
+	t.Helper()
+	if v := verdict(); !v.CanSpanHosts {
+		skip(t, &kvm.FeatureError{Feature: "a Linux guest on several hosts", Err: errors.New(v.SpanHostsReason)})
+	}
+}
+
+// shadow is what the doctor says where KVM uses shadow paging; nil elsewhere, and where there is no KVM.
+var shadow = sync.OnceValue(func() *doctor.ShadowPagingError {
+	sys, err := kvm.Open(kvm.Device)
+	if err != nil {
+		return nil
+	}
+	defer sys.Close()
+	var found *doctor.ShadowPagingError
+	errors.As(doctor.NestedPaging(sys), &found)
+	return found
+})
+
+// allowed adds the flag without which a host with shadow paging refuses to take part in a guest on several. The bare
+// kernels do not mind: they leave their page tables as they find them.
+func allowed(flags []string) []string {
+	if shadow() == nil {
+		return flags
+	}
+	return append(slices.Clone(flags), "--allow-shadow-paging")
 }
 
 // tried runs a bare guest once and returns what it complained of if this host lacks something for it.

@@ -112,6 +112,11 @@ func (c *client) prepare(ctx context.Context) error {
 	if c.layout, err = NewLayout(shares); err != nil {
 		return err
 	}
+	if len(c.cfg.Lenders) > 0 {
+		if err := c.cfg.Host.checkSpan(c.cfg.Log); err != nil {
+			return err
+		}
+	}
 	mem, err := uffd.NewMemory("coalesce-guest", c.layout.Windows, uffd.MemoryOptions{})
 	if err != nil {
 		return err

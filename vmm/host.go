@@ -1,12 +1,18 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 
+	"github.com/rs/zerolog"
+
+	"coalesce/dsm/uffd"
 	"coalesce/link"
 	"coalesce/vcpu"
 	"coalesce/vcpu/kvm"
+	"coalesce/vmm/doctor"
 )
 
 // Host is this machine as both roles see it.
@@ -16,6 +22,13 @@ type Host struct {
 	KVM    *kvm.System
 	TSCKHz uint32
 	CPUID  *vcpu.CPUIDSet // what KVM can give a guest here
+	// AllowShadowPaging lets this host take part in a guest of several although
+	// the processor does not walk guest page tables here. Only a guest that
+	// leaves its page tables alone once two hosts use them is safe then: the
+	// bare guests of the tests are, Linux is not.
+	AllowShadowPaging bool
+
+	span func() error // see checkSpan
 }
 
 // OpenHost opens /dev/kvm, or the device named, and asks it what it can do.
@@ -25,6 +38,7 @@ func OpenHost(device, build string) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{Build: build, KVM: sys}
+	h.span = sync.OnceValue(h.probeSpan)
 	if h.TSCKHz, err = sys.TSCKHz(); err != nil {
 		sys.Close()
 		return nil, err
@@ -41,6 +55,26 @@ func OpenHost(device, build string) (*Host, error) {
 
 // Close closes the KVM device.
 func (h *Host) Close() error { return h.KVM.Close() }
+
+// probeSpan tries what a host of a guest on several needs beyond a guest of its
+// own. It takes a fraction of a second.
+func (h *Host) probeSpan() error {
+	if _, err := uffd.Probe(); err != nil {
+		return err
+	}
+	return doctor.NestedPaging(h.KVM)
+}
+
+// checkSpan says why this host must not be one of several under a guest.
+func (h *Host) checkSpan(log zerolog.Logger) error {
+	err := h.span()
+	var shadow *doctor.ShadowPagingError
+	if h.AllowShadowPaging && errors.As(err, &shadow) {
+		log.Warn().Str("measured", shadow.Measured).Msg("shadow paging is allowed: a guest that changes its page tables goes wrong")
+		return nil
+	}
+	return err
+}
 
 // hello is what this host says of itself in every handshake.
 func (h *Host) hello() link.Hello {

@@ -43,10 +43,14 @@ type Lender struct {
 	memoryLent uint64
 }
 
-// NewLender starts to listen.
+// NewLender starts to listen. A host that cannot be one of several under a
+// guest is an error, a *doctor.ShadowPagingError if that is the reason.
 func NewLender(cfg LendConfig) (*Lender, error) {
 	if cfg.CPUs < 1 || cfg.CPUs > MaxCPUs {
 		return nil, fmt.Errorf("a lender lends 1 to %d CPUs, not %d", MaxCPUs, cfg.CPUs)
+	}
+	if err := cfg.Host.checkSpan(cfg.Log); err != nil {
+		return nil, err
 	}
 	l := &Lender{cfg: cfg, byID: map[link.SessionID]*lending{}}
 	var err error

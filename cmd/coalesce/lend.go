@@ -28,7 +28,7 @@ Ctrl-C ends it, and the sessions with it.`,
 			if cpus < 1 || cpus > vmm.MaxCPUs {
 				return usageError{fmt.Errorf("--cpus %d: a lender lends 1 to %d", cpus, vmm.MaxCPUs)}
 			}
-			host, err := vmm.OpenHost(g.device, build())
+			host, err := g.host()
 			if err != nil {
 				return err
 			}
@@ -45,5 +45,6 @@ Ctrl-C ends it, and the sessions with it.`,
 	f.IntVar(&cpus, "cpus", 1, "CPUs to lend, to all clients together")
 	f.StringVar(&memory, "memory", "0", "memory to lend, such as 512M or 2G, to all clients together")
 	f.StringVar(&listen, "listen", ":"+vmm.DefaultPort, "address to wait for clients on")
+	g.shadowFlag(f)
 	return cmd
 }

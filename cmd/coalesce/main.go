@@ -14,8 +14,10 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"coalesce/vmm"
 	"coalesce/vmm/doctor"
 )
 
@@ -73,9 +75,30 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // global holds the flags of every command.
 type global struct {
-	logLevel string
-	device   string
-	log      zerolog.Logger
+	logLevel    string
+	device      string
+	allowShadow bool
+	log         zerolog.Logger
+}
+
+// host opens this host with what the flags say of it.
+func (g *global) host() (*vmm.Host, error) {
+	h, err := vmm.OpenHost(g.device, build())
+	if err != nil {
+		return nil, err
+	}
+	h.AllowShadowPaging = g.allowShadow
+	return h, nil
+}
+
+// shadowFlag adds the flag that lets the tests' bare guests span hosts with
+// shadow paging. It is hidden: Linux goes wrong there.
+func (g *global) shadowFlag(f *pflag.FlagSet) {
+	const name = "allow-shadow-paging"
+	f.BoolVar(&g.allowShadow, name, false, "for guests that never change their page tables: let them span hosts with shadow paging")
+	if err := f.MarkHidden(name); err != nil {
+		panic(err) // it has just been added
+	}
 }
 
 func newRoot() *cobra.Command {

@@ -55,6 +55,7 @@ everything else.`,
 	f.BoolVar(&fl.json, "json", false, "print the closing report as JSON, on standard error")
 	f.StringVar(&fl.mark, "mark", "", "report when this text appears on the console")
 	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: as transfers turn out)")
+	g.shadowFlag(f)
 	return cmd
 }
 
@@ -101,7 +102,7 @@ func (fl *runFlags) run(cmd *cobra.Command, g *global) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if cfg.Host, err = vmm.OpenHost(g.device, build()); err != nil {
+	if cfg.Host, err = g.host(); err != nil {
 		return err
 	}
 	defer cfg.Host.Close()
