@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
 	"coalesce/tests/product"
+	"coalesce/vcpu/kvm"
 	"coalesce/vmm"
 )
 
@@ -125,6 +127,27 @@ func TestLocalGuestPaysNothing(t *testing.T) {
 	checkLocal(t, c)
 	c.Signal(unix.SIGINT)
 	exit(t, c, shortly, 1)
+}
+
+// TestFixedTSC: where KVM cannot set a guest's TSC, a guest of this host runs all the same, and the log says so to who
+// asks.
+func TestFixedTSC(t *testing.T) {
+	needGuest(t)
+	p := newPlace(t)
+	sys, err := kvm.Open(kvm.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	fixed := errors.Is(sys.ProbeTSCOffset(), kvm.ErrNotSupported)
+	for _, level := range []string{"debug", "info"} {
+		c := p.run(t, "--kernel", script(t, "hello\n", bare.PowerOff), "--memory", "64M", "--log-level", level)
+		exit(t, c, shortly, 0)
+		if said := strings.Contains(c.Stderr.String(), "TSC offset"); said != (fixed && level == "debug") {
+			t.Errorf("--log-level %s, fixed TSC %v: %s", level, fixed, c.Stderr)
+		}
+	}
+	saw(t, "a TSC that KVM cannot set: %v", fixed)
 }
 
 // checkLocal checks a running client whose guest has no lender.

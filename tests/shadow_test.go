@@ -47,10 +47,9 @@ func TestShadowPaging(t *testing.T) {
 		}
 	}
 	// A guest of this host alone is nobody else's concern.
+	needGuest(t)
 	c := start(p.client, run[:len(run)-1])
-	if _, err := c.Wait(within(t, shortly)); err != nil {
-		t.Fatal(err)
-	}
+	exit(t, c, shortly, 0)
 	if strings.Contains(c.Stderr.String(), "shadow paging") {
 		t.Errorf("a guest on one host: %s", c.Stderr.Tail(5))
 	}

@@ -18,7 +18,6 @@ import (
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm/console"
 	"coalesce/vmm/platform"
-	"coalesce/vmm/tsc"
 )
 
 // RunConfig is a guest to run.
@@ -128,8 +127,11 @@ func (c *client) prepare(ctx context.Context) error {
 	if err := c.greetLenders(ctx); err != nil {
 		return errors.Join(err, mem.Close())
 	}
-	c.offset = -int64(tsc.Read()) // the guest's time starts at 0
-	c.node, err = newNode(ctx, nodeConfig{id: 0, layout: c.layout, system: c.cfg.Host.KVM, cpuid: c.cpuid,
+	c.offset = c.cfg.Host.firstTSCOffset()
+	if why := c.cfg.Host.FixedTSC; why != nil {
+		c.cfg.Log.Debug().AnErr("reason", why).Msg("the guest counts this host's own TSC")
+	}
+	c.node, err = newNode(ctx, nodeConfig{id: 0, layout: c.layout, host: c.cfg.Host, cpuid: c.cpuid,
 		tscKHz: c.cfg.Host.TSCKHz, tscOffset: c.offset, view: firstView, hold: c.cfg.Hold, transfer: c.slowestLink(),
 		spans: len(c.lenders) > 0, mem: mem})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -13,6 +14,7 @@ import (
 	"coalesce/vcpu"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm/doctor"
+	"coalesce/vmm/tsc"
 )
 
 // Host is this machine as both roles see it.
@@ -22,6 +24,9 @@ type Host struct {
 	KVM    *kvm.System
 	TSCKHz uint32
 	CPUID  *vcpu.CPUIDSet // what KVM can give a guest here
+	// FixedTSC says why KVM cannot set a guest's TSC apart from the host's here;
+	// nil if it can.
+	FixedTSC error
 	// AllowShadowPaging lets this host take part in a guest of several although
 	// the processor does not walk guest page tables here. Only a guest that
 	// leaves its page tables alone once two hosts use them is safe then: the
@@ -44,6 +49,12 @@ func OpenHost(device, build string) (*Host, error) {
 		return nil, err
 	}
 	if h.CPUID, err = vcpu.HostCPUID(sys); err != nil {
+		sys.Close()
+		return nil, err
+	}
+	if err := sys.ProbeTSCOffset(); errors.Is(err, kvm.ErrNotSupported) {
+		h.FixedTSC = err
+	} else if err != nil {
 		sys.Close()
 		return nil, err
 	}
@@ -74,6 +85,32 @@ func (h *Host) checkSpan(log zerolog.Logger) error {
 		return nil
 	}
 	return err
+}
+
+// firstTSCOffset returns the offset from this host's TSC to that of a guest
+// which begins now: its time starts at 0, or is the host's where KVM has no
+// other.
+func (h *Host) firstTSCOffset() int64 {
+	if h.FixedTSC != nil {
+		return 0
+	}
+	return -int64(tsc.Read())
+}
+
+// fixedTSCSlack is how far, in time, a guest's TSC may be from that of a host
+// which cannot set it: what measuring it over a link may be wrong by.
+const fixedTSCSlack = time.Millisecond
+
+// checkTSCOffset says why a guest whose TSC is that far from this host's cannot
+// run here.
+func (h *Host) checkTSCOffset(offset int64) error {
+	if h.FixedTSC == nil {
+		return nil
+	}
+	if slack := fixedTSCSlack.Milliseconds() * int64(h.TSCKHz); offset < -slack || offset > slack {
+		return fmt.Errorf("the guest's time stamp counter is %d cycles from this host's: %w", offset, h.FixedTSC)
+	}
+	return nil
 }
 
 // hello is what this host says of itself in every handshake.

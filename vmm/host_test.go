@@ -3,6 +3,7 @@ package vmm
 import (
 	"bytes"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"coalesce/vcpu/kvm"
 	"coalesce/vmm/doctor"
+	"coalesce/vmm/tsc"
 )
 
 // TestCheckSpan: shadow paging can be allowed, anything else that keeps a host from a guest on several cannot.
@@ -53,5 +56,34 @@ func TestCheckSpan(t *testing.T) {
 				t.Errorf("the client's error is %v", err)
 			}
 		})
+	}
+}
+
+// TestFixedTSC: where KVM cannot set a guest's TSC, a guest of this host counts the host's, and one of several hosts may
+// join if that is the same to within what a measurement is wrong by.
+func TestFixedTSC(t *testing.T) {
+	const khz = 2_000_000
+	fixed := &kvm.FeatureError{Feature: "a TSC offset"}
+	before := tsc.Read()
+	offset := (&Host{TSCKHz: khz}).firstTSCOffset()
+	if start := uint64(-offset); start < before || start > tsc.Read() {
+		t.Errorf("a guest begins at host time %d, between %d and now", start, before)
+	}
+	if got := (&Host{TSCKHz: khz, FixedTSC: fixed}).firstTSCOffset(); got != 0 {
+		t.Errorf("offset %d", got)
+	}
+	for _, tt := range []struct {
+		offset int64
+		fixed  error
+		ok     bool
+	}{
+		{0, nil, true}, {-1 << 60, nil, true},
+		{0, fixed, true}, {khz, fixed, true}, {-khz, fixed, true}, {khz + 1, fixed, false}, {-khz - 1, fixed, false},
+		{math.MinInt64, fixed, false}, {math.MaxInt64, fixed, false},
+	} {
+		err := (&Host{TSCKHz: khz, FixedTSC: tt.fixed}).checkTSCOffset(tt.offset)
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, kvm.ErrNotSupported) {
+			t.Errorf("offset %d, fixed %v: %v", tt.offset, tt.fixed, err)
+		}
 	}
 }

@@ -194,11 +194,18 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 	if missing := features.Missing(host.CPUID); len(missing) > 0 {
 		return fmt.Errorf("this host's CPU lacks %s", missing[0])
 	}
+	if err := host.checkTSCOffset(set.TSCOffset); err != nil {
+		return err
+	}
+	if host.FixedTSC != nil {
+		s.lender.cfg.Log.Warn().Str("client", s.peer).AnErr("reason", host.FixedTSC).Int64("difference", set.TSCOffset).
+			Msg("the guest counts this host's own TSC here")
+	}
 	mem, err := uffd.NewMemory("coalesce-guest", layout.Windows, uffd.MemoryOptions{})
 	if err != nil {
 		return err
 	}
-	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, system: host.KVM, cpuid: features,
+	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, host: host, cpuid: features,
 		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, transfer: set.Transfer, spans: true, mem: mem})
 	if err != nil {
 		s.node = nil

@@ -14,7 +14,6 @@ import (
 	"coalesce/link"
 	"coalesce/vcpu"
 	"coalesce/vcpu/apic"
-	"coalesce/vcpu/kvm"
 	"coalesce/vmm/bus"
 )
 
@@ -79,10 +78,10 @@ func (n *node) report(e event) {
 type nodeConfig struct {
 	id        link.NodeID
 	layout    *Layout
-	system    *kvm.System
+	host      *Host
 	cpuid     *vcpu.CPUIDSet
 	tscKHz    uint32
-	tscOffset int64
+	tscOffset int64 // guest TSC minus this host's, of which checkTSCOffset approves
 	view      uint32
 	hold      time.Duration // fixed minimum hold, or 0
 	transfer  time.Duration // first guess of a page's transfer time
@@ -95,6 +94,9 @@ type nodeConfig struct {
 func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 	n = &node{id: cfg.id, layout: cfg.layout, mem: cfg.mem, events: make(chan event, 8)}
 	n.clock = stamper{offset: cfg.tscOffset, waits: &n.waits}
+	if cfg.host.FixedTSC != nil {
+		n.clock.offset = 0
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -110,7 +112,7 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			return n, err
 		}
 	}
-	if n.vm, err = vcpu.NewVM(cfg.system, 0); err != nil {
+	if n.vm, err = vcpu.NewVM(cfg.host.KVM, 0); err != nil {
 		return n, fmt.Errorf("make a virtual machine: %w", err)
 	}
 	for i, s := range cfg.mem.Slots() {
@@ -118,8 +120,10 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			return n, fmt.Errorf("give the guest %d MiB of memory at %#x: %w", s.Size>>20, s.GPA, err)
 		}
 	}
-	if err := n.vm.SetTSCOffset(ctx, uint64(cfg.tscOffset)); err != nil {
-		return n, err
+	if cfg.host.FixedTSC == nil {
+		if err := n.vm.SetTSCOffset(ctx, uint64(cfg.tscOffset)); err != nil {
+			return n, err
+		}
 	}
 	n.router = apic.NewRouter(n.endOfInterrupt)
 	for _, c := range cfg.layout.CPUs {

@@ -176,8 +176,12 @@ func TestImmediateExit(t *testing.T) {
 }
 
 func TestTSCOffset(t *testing.T) {
-	v := newVCPU(t, open(t))
+	s := open(t)
+	v := newVCPU(t, s)
 	const want = 1 << 44
+	if probe, set := s.ProbeTSCOffset(), v.SetTSCOffset(want); (probe == nil) != (set == nil) {
+		t.Errorf("the probe says %v, setting one %v", probe, set)
+	}
 	if err := v.SetTSCOffset(want); errors.Is(err, ErrNotSupported) {
 		t.Skip(err)
 	} else {

@@ -94,19 +94,35 @@ func (s *System) MSRFeatureIndexList() ([]uint32, error) {
 }
 
 // TSCKHz returns the frequency at which a guest's TSC runs here unless it is
-// told otherwise. It asks a vCPU of a throw-away VM, the only one who knows.
-func (s *System) TSCKHz() (uint32, error) {
+// told otherwise.
+func (s *System) TSCKHz() (khz uint32, err error) {
+	err = s.withVCPU(func(v *VCPU) error {
+		khz, err = v.TSCKHz()
+		return err
+	})
+	return khz, err
+}
+
+// ProbeTSCOffset tries whether a guest's TSC can be set apart from the host's
+// here (VCPU.SetTSCOffset). If the error Is ErrNotSupported it cannot: guests
+// count the host's own.
+func (s *System) ProbeTSCOffset() error {
+	return s.withVCPU(func(v *VCPU) error { return v.SetTSCOffset(1 << 40) })
+}
+
+// withVCPU asks a vCPU of a throw-away VM what only a vCPU knows.
+func (s *System) withVCPU(ask func(*VCPU) error) error {
 	vm, err := s.CreateVM()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer vm.Close()
 	v, err := vm.CreateVCPU(0)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer v.Close()
-	return v.TSCKHz()
+	return ask(v)
 }
 
 // CreateVM makes an empty VM without an in-kernel irqchip.
