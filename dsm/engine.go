@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"coalesce/dsm/uffd"
-	"coalesce/link"
 )
 
 // RegionPages is the number of pages that share a home and a lock: 2 MiB.
@@ -48,8 +47,8 @@ type Clock interface {
 
 // Engine runs the protocol for one node: it answers userfaults and peers.
 //
-// Locks, in the order they are taken: a region's mu; then streaks.mu or
-// holds.mu, which are leaves.
+// Locks, in the order they are taken: a region's mu; then an outbox's mu, under
+// which twins.mu may be taken, streaks.mu or holds.mu, which are leaves.
 type Engine struct {
 	cfg     Config
 	mem     *uffd.Memory
@@ -59,7 +58,8 @@ type Engine struct {
 
 	scratches sync.Pool // of *scratch
 
-	peers [MaxNodes]atomic.Pointer[link.Conn]
+	peers [MaxNodes]atomic.Pointer[outbox]
+	twins twins
 
 	hold    minimumHold
 	holds   holdQueue
@@ -89,6 +89,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
+	e.twins.init()
 	e.scratches.New = func() any { return new(scratch) }
 	e.hold.fixed = int64(cfg.Hold)
 	e.hold.transfer.Store(int64(max(cfg.Transfer, minTransfer)))
@@ -167,8 +168,8 @@ func (e *Engine) Err() error {
 func (e *Engine) Close() error {
 	e.fail(ErrClosed)
 	for i := range e.peers {
-		if c := e.peers[i].Load(); c != nil {
-			_ = c.Close()
+		if o := e.peers[i].Load(); o != nil {
+			_ = o.conn.Close()
 		}
 	}
 	e.linked.Wait()

@@ -212,11 +212,13 @@ func TestEngineCloseReleasesWaiters(t *testing.T) {
 	go func() { touched <- uffdtest.Touch(mem.HVA(3), true) }()
 	go func() { _, err := e.Pin(5*PageSize, 8, false); pinned <- err }()
 	var h link.Header
-	buf := make([]byte, MsgSize)
-	for range 2 {
-		if _, err := theirs.Recv(&h, buf); err != nil {
+	buf := make([]byte, 2*MsgSize)
+	for got := 0; got < 2*MsgSize; {
+		b, err := theirs.Recv(&h, buf)
+		if err != nil {
 			t.Fatal(err)
 		}
+		got += len(b)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
@@ -234,23 +236,25 @@ func TestEngineCloseReleasesWaiters(t *testing.T) {
 
 // TestEngineRejectsBadPeers feeds an engine what no correct peer sends.
 func TestEngineRejectsBadPeers(t *testing.T) {
-	data := make([]byte, MsgSize+PageSize)
-	(&Msg{Kind: Data}).Encode(data)
-	short := func(m Msg) []byte { b := make([]byte, MsgSize); m.Encode(b); return b }
+	whole := content{}
+	data := append(whole.appendHeader((&Msg{Kind: Data}).Append(nil), PageSize), make([]byte, PageSize)...)
+	short := func(m Msg) []byte { return m.Append(nil) }
 	for _, tc := range []struct {
 		name  string
 		view  uint32
 		frame []byte
-		kind  Kind
 	}{
-		{"garbage", 1, []byte{0xff, 0xff}, Req},
-		{"page out of range", 1, short(Msg{Kind: Req, Page: 1 << 30}), Req},
-		{"wrong view", 2, short(Msg{Kind: Req, Page: 1}), Req},
-		{"kind and frame differ", 1, short(Msg{Kind: Req, Page: 1}), Inv},
-		{"unasked data", 1, data, Data},
-		{"acknowledgement of nothing", 1, short(Msg{Kind: InvAck, Page: 1}), InvAck},
-		{"command from a node that is not home", 1, short(Msg{Kind: Inv, Page: 1}), Inv},
-		{"grant of the token by a lender", 1, short(Msg{Kind: TokenGrant}), TokenGrant},
+		{"garbage", 1, []byte{0xff, 0xff}},
+		{"nothing", 1, nil},
+		{"page out of range", 1, short(Msg{Kind: Req, Page: 1 << 30})},
+		{"wrong view", 2, short(Msg{Kind: Req, Page: 1})},
+		{"a message and garbage", 1, append(short(Msg{Kind: Req, Page: 1}), 1)},
+		{"unasked data", 1, data},
+		{"data cut short", 1, data[:len(data)-1]},
+		{"data without content", 1, data[:MsgSize]},
+		{"acknowledgement of nothing", 1, short(Msg{Kind: InvAck, Page: 1})},
+		{"command from a node that is not home", 1, short(Msg{Kind: Inv, Page: 1})},
+		{"grant of the token by a lender", 1, short(Msg{Kind: TokenGrant})},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mem, err := uffd.NewMemory("victim", []uffd.Window{{GPA: 0, Size: RegionPages * PageSize}}, uffd.MemoryOptions{})
@@ -270,7 +274,7 @@ func TestEngineRejectsBadPeers(t *testing.T) {
 				t.Fatal(err)
 			}
 			e.Start()
-			if err := theirs.Send(link.Header{Kind: byte(tc.kind), View: tc.view}, tc.frame); err != nil {
+			if err := theirs.Send(link.Header{Kind: frameKind, View: tc.view}, tc.frame); err != nil {
 				t.Fatal(err)
 			}
 			t.Log(<-failed)

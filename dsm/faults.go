@@ -22,7 +22,9 @@ func (e *Engine) serveFaults() {
 			return
 		}
 		for _, f := range buf[:n] {
-			if err := e.fault(f); err != nil {
+			err := e.fault(f)
+			e.flush()
+			if err != nil {
 				e.fail(err)
 				break // the ranges are unregistered by Close, which wakes all
 			}
@@ -70,6 +72,7 @@ func (e *Engine) fault(f uffd.Fault) error {
 		// A signal was pending when it began to wait inside KVM's instruction
 		// emulator: it will spin until the page comes.
 		e.stats.faultsAgain.Add(1)
+		e.flush()
 		uffd.Breathe()
 	}
 	return nil

@@ -191,6 +191,7 @@ func (e *Engine) serveHolds() {
 				e.fail(err)
 			}
 		}
+		e.flush() // what was held together goes together
 	}
 }
 

@@ -14,7 +14,7 @@ func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
 	if node >= MaxNodes || node == e.cfg.Self {
 		return fmt.Errorf("node %d cannot be a peer of node %d", node, e.cfg.Self)
 	}
-	if !e.peers[node].CompareAndSwap(nil, c) {
+	if !e.peers[node].CompareAndSwap(nil, newOutbox(c)) {
 		return fmt.Errorf("node %d is connected already", node)
 	}
 	e.linked.Add(1)
@@ -25,12 +25,13 @@ func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
 func (e *Engine) servePeer(node NodeID, c *link.Conn) {
 	LockServiceThread(fmt.Sprintf("pages %d", node))
 	defer e.linked.Done()
-	buf := make([]byte, MsgSize+PageSize)
+	buf := make([]byte, link.Page.MaxPayload())
 	var h link.Header
 	for {
 		b, err := c.Recv(&h, buf)
 		if err == nil {
 			err = e.receive(node, &h, b)
+			e.flush()
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -44,26 +45,48 @@ func (e *Engine) servePeer(node NodeID, c *link.Conn) {
 	}
 }
 
-// receive handles one frame of a peer.
+// receive handles one frame of a peer: its messages in their order.
 func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
-	var m Msg
-	data, err := m.Decode(b, uint32(e.mem.Pages()))
 	switch {
-	case err != nil:
-		return err
-	case h.Kind != byte(m.Kind):
-		return fmt.Errorf("%w: frame of kind %d holds %v", ErrMalformed, h.Kind, m.Kind)
+	case h.Kind != frameKind:
+		return fmt.Errorf("%w: frame of kind %d", ErrMalformed, h.Kind)
 	case h.View != e.cfg.View:
 		return fmt.Errorf("%w: frame of view %d, this is view %d", ErrMalformed, h.View, e.cfg.View)
+	case len(b) == 0:
+		return fmt.Errorf("%w: frame without a message", ErrMalformed)
 	}
+	shown := false // the guest may see what the frame brings
+	for len(b) > 0 {
+		var m Msg
+		rest, err := m.Decode(b, uint32(e.mem.Pages()))
+		if err != nil {
+			return err
+		}
+		var c content
+		if m.Kind == Data {
+			if c, rest, err = decodeContent(rest); err != nil {
+				return err
+			}
+		}
+		if !shown && (m.Kind == Data || m.Kind == Grant) {
+			if err := e.cfg.Clock.Await(h.TSC); err != nil {
+				return err
+			}
+			shown = true
+		}
+		if err := e.message(node, m, &c); err != nil {
+			return err
+		}
+		b = rest
+	}
+	return nil
+}
+
+// message handles one message of a peer; c is the content of a Data message.
+func (e *Engine) message(node NodeID, m Msg, c *content) error {
 	e.stats.messagesIn.Add(1)
 	if m.Kind >= TokenReq {
 		return e.tokenMessage(node, m)
-	}
-	if m.Kind == Data || m.Kind == Grant {
-		if err := e.cfg.Clock.Await(h.TSC); err != nil {
-			return err
-		}
 	}
 	r := e.region(m.Page)
 	r.mu.Lock()
@@ -72,7 +95,7 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 		return err
 	}
 	en := &r.entriesLocked(e.cfg.Self)[m.Page%RegionPages]
-	if _, err := e.stepLocked(r, m.Page, Event{Kind: EvMessage, From: node, Msg: m, Held: e.held(en, m.Page)}, data); err != nil {
+	if _, err := e.stepLocked(r, m.Page, Event{Kind: EvMessage, From: node, Msg: m, Held: e.held(en, m.Page)}, c); err != nil {
 		return err
 	}
 	return e.retryPinsLocked(r, m.Page)

@@ -35,26 +35,36 @@ func (e *Engine) Pin(gpa uint64, n int, write bool) (Pinned, error) {
 		return Pinned{}, err
 	}
 	e.stats.pins.Add(1)
-	r := e.region(page)
-	r.mu.Lock()
-	got, err := e.pinLocked(r, page, write)
-	if err != nil || got {
-		r.mu.Unlock()
-		if err != nil {
-			e.fail(err)
-			return Pinned{}, err
-		}
+	w, err := e.pinOrWait(page, write)
+	e.flush()
+	if err != nil {
+		e.fail(err)
+		return Pinned{}, err
+	}
+	if w == nil {
 		return pinned, nil
 	}
-	w := &pinWaiter{page: page, write: write, ready: make(chan struct{})}
-	r.pins = append(r.pins, w)
-	r.mu.Unlock()
 	select {
 	case <-w.ready:
 		return pinned, nil
 	case <-e.failed:
 		return Pinned{}, e.failErr
 	}
+}
+
+// pinOrWait pins a page, or returns a waiter whose pin the page's coming puts in
+// force.
+func (e *Engine) pinOrWait(page uint32, write bool) (*pinWaiter, error) {
+	r := e.region(page)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	got, err := e.pinLocked(r, page, write)
+	if err != nil || got {
+		return nil, err
+	}
+	w := &pinWaiter{page: page, write: write, ready: make(chan struct{})}
+	r.pins = append(r.pins, w)
+	return w, nil
 }
 
 // pinLocked tries to pin and otherwise leaves a request under way.
@@ -98,6 +108,7 @@ func (e *Engine) retryPinsLocked(r *region, page uint32) error {
 // Release ends the pin.
 func (p Pinned) Release() {
 	e := p.engine
+	defer e.flush() // runs last, the region unlocked
 	r := e.region(p.page)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"coalesce/dsm/uffd"
-	"coalesce/link"
 )
 
 // region is 2 MiB of guest memory on this node.
@@ -42,6 +41,9 @@ type entry struct {
 	moves     uint32  // times it was installed or made writable here
 	follower  follower
 	habit     habit
+	lineage   lineage
+	twin      int32 // slot of its twin, if that is this page's still
+	returned  bool  // it was made writable here before
 }
 
 // entries returns the pages' states, made on first use. mu must be held.
@@ -51,6 +53,7 @@ func (r *region) entriesLocked(self NodeID) *[RegionPages]entry {
 		for i := range r.pages {
 			r.pages[i].dir = NewDir(r.home)
 			if r.home == self {
+				r.pages[i].lineage.dirty = true
 				r.pages[i].page.Access = Modified
 			}
 		}
@@ -73,10 +76,10 @@ func (e *Engine) armLocked(r *region) error {
 }
 
 // stepLocked feeds one event to the protocol and carries out what it asks for,
-// including the messages it sends to this node itself. data is the content of
-// a Data message. It reports whether an EvPin was granted. r.mu must be held.
+// including the messages it sends to this node itself. c is the content of a
+// Data message. It reports whether an EvPin was granted. r.mu must be held.
 // It may not block and does not allocate once the region has entries.
-func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinned bool, err error) {
+func (e *Engine) stepLocked(r *region, page uint32, ev Event, c *content) (pinned bool, err error) {
 	en := &r.entriesLocked(e.cfg.Self)[page%RegionPages]
 	node := Node{Self: e.cfg.Self, Home: r.home, Interval: e.interval.Load()}
 	var dir *Dir
@@ -102,7 +105,7 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 				pinned = true
 				continue
 			}
-			if err := e.perform(r, s, en, page, a, data); err != nil {
+			if err := e.perform(r, s, en, page, a, ev.From, c); err != nil {
 				return false, err
 			}
 		}
@@ -120,8 +123,8 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, data []byte) (pinn
 	return pinned, nil
 }
 
-// perform carries out one action. The region's mu is held.
-func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action, data []byte) error {
+// perform carries out one action of a message from a node. The region's mu is held.
+func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action, from NodeID, c *content) error {
 	switch a.Op {
 	case OpSend:
 		if a.To == e.cfg.Self {
@@ -129,9 +132,18 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 			s.todo++
 			return nil
 		}
+		if a.Msg.Kind == Data {
+			return e.sendData(a.To, &a.Msg, en)
+		}
 		return e.send(a.To, &a.Msg)
 	case OpInstall:
-		copy(e.mem.Alias(page, 1), data)
+		if err := c.apply(e.mem.Alias(page, 1), en.lineage.version); err != nil {
+			return err
+		}
+		en.lineage.fetched(from, e.cfg.Self, c.version, c.holders)
+		if a.Writable {
+			e.writable(en, page)
+		}
 		e.installed(en, s.delayed)
 		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
@@ -139,6 +151,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		e.arrived(page)
 		return err
 	case OpUpgrade:
+		e.writable(en, page)
 		e.installed(en, true)
 		en.habit.upgraded()
 		e.stats.upgrades.Add(1)
@@ -170,6 +183,17 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s guest page %#x: %w", what, e.mem.GPA(page), err)
+}
+
+// writable prepares for a page to be written from now on: what its content
+// becomes is told from what it was. A page that comes for the first time may
+// well never leave again, and has no twin.
+func (e *Engine) writable(en *entry, page uint32) {
+	en.lineage.dirty = true
+	if en.returned {
+		en.twin = e.twins.take(page, en.twin, e.mem.Alias(page, 1))
+	}
+	en.returned = true
 }
 
 // installed starts the minimum hold of a page that was waited for. delayed says
@@ -272,28 +296,6 @@ func (e *Engine) mapAround(r *region, page uint32) error {
 			return e.wrap("map", p, err)
 		}
 		p += uint32(n)
-	}
-	return nil
-}
-
-// send transmits one message, with the page's content where it carries any.
-// It may not block: what the socket does not take is queued by the link.
-func (e *Engine) send(to NodeID, m *Msg) error {
-	c := e.peers[to].Load()
-	if c == nil {
-		return fmt.Errorf("no link to node %d for page %#x", to, m.Page)
-	}
-	var b [MsgSize]byte
-	m.Encode(b[:])
-	h := link.Header{Kind: byte(m.Kind), View: e.cfg.View, Interval: e.interval.Load(), TSC: e.cfg.Clock.Now()}
-	var data []byte
-	if m.Kind == Data {
-		data = e.mem.Alias(m.Page, 1)
-		e.stats.pagesOut.Add(1)
-	}
-	e.stats.messagesOut.Add(1)
-	if err := c.Send(h, b[:], data); err != nil {
-		return fmt.Errorf("send %v for page %#x to node %d: %w", m.Kind, m.Page, to, err)
 	}
 	return nil
 }

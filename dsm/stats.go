@@ -19,6 +19,8 @@ type counters struct {
 	faultsLocal   atomic.Uint64 // of both, those answered without a message
 	pagesIn       atomic.Uint64 // pages installed from other nodes
 	pagesOut      atomic.Uint64 // pages sent to other nodes
+	pagesChanged  atomic.Uint64 // of those, sent as what had changed in them
+	pagesKnown    atomic.Uint64 // of those, sent without content: the receiver had it
 	upgrades      atomic.Uint64 // writes granted without data
 	downgrades    atomic.Uint64 // M→O: write-protected for a reader elsewhere
 	invalidations atomic.Uint64 // →I: given up
@@ -56,6 +58,7 @@ type Stats struct {
 	FaultsRead, FaultsWrite, FaultsLocal  uint64
 	FaultsAgain, FaultsVanished           uint64 // the latter: gone before they were read
 	PagesIn, PagesOut                     uint64
+	PagesChanged, PagesKnown              uint64 // of PagesOut
 	Upgrades, Downgrades, Invalidations   uint64
 	Deferred, Fetched                     uint64
 	MessagesIn, MessagesOut               uint64
@@ -71,7 +74,7 @@ func (e *Engine) Stats() Stats {
 	c := &e.stats
 	s := Stats{
 		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(), FaultsVanished: e.faults.Vanished(),
-		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(),
+		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(), PagesChanged: c.pagesChanged.Load(), PagesKnown: c.pagesKnown.Load(),
 		Upgrades: c.upgrades.Load(), Downgrades: c.downgrades.Load(), Invalidations: c.invalidations.Load(),
 		Deferred: c.deferred.Load(), Fetched: c.fetched.Load(),
 		MessagesIn: c.messagesIn.Load(), MessagesOut: c.messagesOut.Load(),
@@ -80,8 +83,8 @@ func (e *Engine) Stats() Stats {
 	}
 	s.Transfer, s.Hold = e.hold.transfer.Load()/1000, e.hold.limit()/1000
 	for i := range e.peers {
-		if conn := e.peers[i].Load(); conn != nil {
-			l := conn.Stats()
+		if o := e.peers[i].Load(); o != nil {
+			l := o.conn.Stats()
 			s.BytesIn += l.BytesIn
 			s.BytesOut += l.BytesOut
 		}

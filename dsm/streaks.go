@@ -177,6 +177,7 @@ func (t *Thread) prove() {
 
 // giveBack returns the token and carries out what the streak delayed.
 func (e *Engine) giveBack(t *Thread, pages []uint32) {
+	defer e.flush()
 	e.streaks.holding.CompareAndSwap(t, nil)
 	for _, p := range pages {
 		if err := e.release(p); err != nil {
@@ -264,6 +265,7 @@ func (e *Engine) sendToken(to NodeID, k Kind, vcpu uint32) error {
 			if err := e.tokenMessage(to, m); err != nil {
 				e.fail(err)
 			}
+			e.flush()
 		}()
 		return nil
 	}
