@@ -1,0 +1,138 @@
+package dsm
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"coalesce/link"
+)
+
+// frameKind is the kind of every frame on a page link.
+const frameKind = 1
+
+// frameSize bounds what is gathered for one frame, in bytes.
+const frameSize = 32 << 10
+
+// outbox gathers the messages to one peer, in the order in which the pages' steps
+// gave them, until somebody who has no more to add flushes it: pages that are
+// needed together are asked for, and come, in one frame.
+//
+// Whoever adds flushes when it is done (Engine.flush). That sends what others
+// have added meanwhile, too, so nothing waits for longer than its own flush.
+type outbox struct {
+	conn    *link.Conn
+	pending atomic.Bool // there is something to flush
+
+	mu  sync.Mutex // a leaf below a region's mu
+	buf []byte
+}
+
+func newOutbox(c *link.Conn) *outbox {
+	return &outbox{conn: c, buf: make([]byte, 0, frameSize)}
+}
+
+// maxMessage is the most a message takes, in bytes.
+const maxMessage = MsgSize + contentHeader + PageSize
+
+// lockRoom locks the outbox with room for one more message.
+func (o *outbox) lockRoom(e *Engine) error {
+	o.mu.Lock()
+	if len(o.buf)+maxMessage <= frameSize {
+		return nil
+	}
+	err := o.flushLocked(e)
+	if err != nil {
+		o.mu.Unlock()
+	}
+	return err
+}
+
+// flushLocked sends what was gathered. mu must be held. It may not block: what
+// the socket does not take is queued by the link.
+func (o *outbox) flushLocked(e *Engine) error {
+	o.pending.Store(false)
+	if len(o.buf) == 0 {
+		return nil
+	}
+	h := link.Header{Kind: frameKind, View: e.cfg.View, Interval: e.interval.Load(), TSC: e.cfg.Clock.Now()}
+	err := o.conn.Send(h, o.buf)
+	o.buf = o.buf[:0]
+	return err
+}
+
+// flush sends what was gathered for peers. Whatever called send, and holds no
+// lock any more, ends with it.
+func (e *Engine) flush() {
+	for i := range e.peers {
+		o := e.peers[i].Load()
+		if o == nil || !o.pending.Load() {
+			continue
+		}
+		o.mu.Lock()
+		err := o.flushLocked(e)
+		o.mu.Unlock()
+		if err != nil {
+			e.fail(fmt.Errorf("send pages' messages to node %d: %w", i, err))
+		}
+	}
+}
+
+// send adds a message without content for a peer.
+func (e *Engine) send(to NodeID, m *Msg) error {
+	o := e.peers[to].Load()
+	if o == nil {
+		return fmt.Errorf("no link to node %d for %v of page %#x", to, m.Kind, m.Page)
+	}
+	if err := o.lockRoom(e); err != nil {
+		return fmt.Errorf("send %v for page %#x to node %d: %w", m.Kind, m.Page, to, err)
+	}
+	defer o.mu.Unlock()
+	o.buf = m.Append(o.buf)
+	o.pending.Store(true)
+	e.stats.messagesOut.Add(1)
+	return nil
+}
+
+// sendData adds a Data message with the page's content, in the least form that
+// the peer can use. The page's region is locked and its mapping not writable.
+func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
+	o := e.peers[to].Load()
+	if o == nil {
+		return fmt.Errorf("no link to node %d for page %#x", to, m.Page)
+	}
+	if err := o.lockRoom(e); err != nil {
+		return fmt.Errorf("send page %#x to node %d: %w", m.Page, to, err)
+	}
+	defer o.mu.Unlock()
+	page := e.mem.Alias(m.Page, 1)
+	// The runs go where they will be sent from, behind headers yet to come.
+	start := len(o.buf)
+	at := start + MsgSize + contentHeader
+	runs, changed, short := o.buf[:at], false, false
+	if en.lineage.dirty {
+		runs, changed, short = e.twins.compare(runs, m.Page, en.twin, page)
+	}
+	knew := en.lineage.holders.Has(to)
+	en.lineage.settle(changed)
+	c := content{version: en.lineage.version, holders: en.lineage.holders}
+	size := PageSize
+	switch {
+	case knew && !changed:
+		size = 0
+		e.stats.pagesKnown.Add(1)
+	case knew && short:
+		size = len(runs) - at
+		e.stats.pagesChanged.Add(1)
+	}
+	c.appendHeader(m.Append(o.buf), size)
+	o.buf = o.buf[:at+size]
+	if size == PageSize {
+		copy(o.buf[at:], page)
+	}
+	en.lineage.holders = en.lineage.holders.With(to)
+	o.pending.Store(true)
+	e.stats.pagesOut.Add(1)
+	e.stats.messagesOut.Add(1)
+	return nil
+}
