@@ -3,6 +3,9 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sentinels a caller decides by; test with errors.Is.
@@ -60,7 +63,11 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%v: this side speaks version %d, the peer version %d", ErrVersion, e.Ours, e.Theirs)
+	older := "this side"
+	if e.Ours > e.Theirs {
+		older = "the peer"
+	}
+	return fmt.Sprintf("%v: this side speaks version %d, the peer version %d: upgrade %s", ErrVersion, e.Ours, e.Theirs, older)
 }
 
 // Is makes errors.Is(err, ErrVersion) hold.
@@ -95,6 +102,20 @@ type AbortError struct {
 }
 
 func (e *AbortError) Error() string { return "the peer gave the connection up: " + e.Reason }
+
+// Lost tells the errors of a connection that mean that the peer or the way to it
+// is gone, or that the peer gave the connection up, from those that mean that
+// what it sent is wrong.
+func Lost(err error) bool {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, ErrVanished, ErrClosed, ErrBacklog} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	var abort *AbortError
+	var errno unix.Errno
+	return errors.As(err, &abort) || errors.As(err, &errno)
+}
 
 // PeerError says with which node a connection failed.
 type PeerError struct {

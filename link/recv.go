@@ -47,7 +47,7 @@ func (c *Conn) Recv(h *Header, buf []byte) ([]byte, error) {
 			continue
 		}
 		if int64(h.Len) > int64(len(buf)) {
-			return nil, fmt.Errorf("receiving a %s frame of %d bytes into %d: %w", c.class, h.Len, len(buf), ErrTooLong)
+			return nil, fmt.Errorf("receiving %s frames: one of %d bytes into %d: %w", c.class, h.Len, len(buf), ErrTooLong)
 		}
 		c.recv.r += HeaderSize
 		p := buf[:h.Len]

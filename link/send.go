@@ -22,17 +22,17 @@ import (
 // that Recv met, or the socket's errno, each possibly wrapped.
 func (c *Conn) Send(h Header, payload ...[]byte) error {
 	if h.Kind >= KindReserved {
-		return fmt.Errorf("sending a %s frame of kind %#x: %w", c.class, h.Kind, ErrReservedKind)
+		return fmt.Errorf("sending %s frames: one of kind %#x: %w", c.class, h.Kind, ErrReservedKind)
 	}
 	if len(payload) > MaxParts {
-		return fmt.Errorf("sending a %s frame in %d parts, at most %d: %w", c.class, len(payload), MaxParts, ErrParts)
+		return fmt.Errorf("sending %s frames: one in %d parts, at most %d: %w", c.class, len(payload), MaxParts, ErrParts)
 	}
 	n := 0
 	for _, p := range payload {
 		n += len(p)
 	}
 	if n > c.class.MaxPayload() {
-		return fmt.Errorf("sending a %s frame of %d bytes, at most %d: %w", c.class, n, c.class.MaxPayload(), ErrTooLong)
+		return fmt.Errorf("sending %s frames: one of %d bytes, at most %d: %w", c.class, n, c.class.MaxPayload(), ErrTooLong)
 	}
 	c.mu.Lock()
 	err := c.sendLocked(&h, payload...)

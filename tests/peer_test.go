@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,22 +27,24 @@ import (
 func TestUnreachable(t *testing.T) {
 	p := newPlace(t)
 	k := script(t, "never\n", bare.PowerOff)
+	const hint = "is 'coalesce lend' running there?"
 	tests := []struct {
 		name  string
 		addr  string                 // "" for the lender's, where answer listens
 		reply func(net.Conn, []byte) // to what the client says first; nil: nobody listens
 		want  []string
 	}{
-		{"nobody listens", "", nil, []string{"refused", "coalesce lend"}},
-		{"no such host", "10.77.1.99:7411", nil, []string{"10.77.1.99:7411", "coalesce lend"}},
-		{"no such network", "192.0.2.1:7411", nil, []string{"192.0.2.1:7411", "unreachable"}},
-		{"no port", "10.77.1.2:", nil, []string{"10.77.1.2:"}},
+		{"nobody listens", "", nil, []string{"refused", hint}},
+		{"no such host", "10.77.1.99:7411", nil, []string{"10.77.1.99:7411", hint}},
+		{"no such network", "192.0.2.1:7411", nil, []string{"192.0.2.1:7411", "unreachable", hint}},
+		{"no port", "10.77.1.2:", nil, []string{"10.77.1.2:", hint}},
 		{"a web server", "", func(c net.Conn, _ []byte) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, []string{"protocol"}},
 		{"closes at once", "", func(net.Conn, []byte) {}, []string{"EOF"}},
-		{"another version", "", func(c net.Conn, hello []byte) { c.Write(otherVersion(msgWelcome, hello)) }, []string{"version", "99"}},
-		{"refuses for its version", "", func(c net.Conn, hello []byte) { c.Write(otherVersion(msgRefuse, refusal(1, "no"))) }, []string{"version", "99"}},
+		{"another version", "", func(c net.Conn, hello []byte) { c.Write(otherVersion(msgWelcome, hello)) }, []string{"version", "99", "upgrade this side"}},
+		{"an older version", "", func(c net.Conn, hello []byte) { c.Write(preface(msgWelcome, 0, hello)) }, []string{"version", "0", "upgrade the peer"}},
+		{"refuses for its version", "", func(c net.Conn, hello []byte) { c.Write(otherVersion(msgRefuse, refusal(1, "no"))) }, []string{"version", "99", "upgrade this side"}},
 		{"a malformed welcome", "", func(c net.Conn, hello []byte) { c.Write(preface(msgWelcome, link.ProtocolVersion, []byte("welcome"))) }, []string{"handshake"}},
-		{"says nothing", "", func(c net.Conn, _ []byte) { io.Copy(io.Discard, c) }, []string{"timed out"}},
+		{"says nothing", "", func(c net.Conn, _ []byte) { io.Copy(io.Discard, c) }, []string{"timed out", hint}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -54,7 +57,11 @@ func TestUnreachable(t *testing.T) {
 			}
 			c := p.run(t, "--kernel", k, "--memory", "64M", "--lender", addr+",cpus=1")
 			exit(t, c, shortly, 1)
-			saw(t, "%s", complaint(t, c, append(tt.want, "lender", addr)...))
+			line := complaint(t, c, append(tt.want, "lender", addr)...)
+			if strings.Contains(line, hint) && !slices.Contains(tt.want, hint) {
+				t.Errorf("a peer answered, and it is asked whether one runs: %q", line)
+			}
+			saw(t, "%s", line)
 			if out := c.Stdout.String(); out != "" {
 				t.Errorf("the guest ran: %q", out)
 			}
@@ -126,7 +133,11 @@ func TestAskedTooMuch(t *testing.T) {
 	} {
 		c := p.run(t, "--kernel", k, "--memory", "64M", p.borrow(ask))
 		exit(t, c, shortly, 1)
-		saw(t, "%s", complaint(t, c, append(want, "lender", p.ip)...))
+		line := complaint(t, c, append(want, "lender", p.ip)...)
+		if strings.Contains(line, "running there") {
+			t.Errorf("the lender answered, and it is asked whether it runs: %q", line)
+		}
+		saw(t, "%s", line)
 	}
 	l.Signal(unix.SIGTERM)
 	exit(t, l.Process, shortly, 0)
@@ -307,7 +318,7 @@ func TestTreacherousLender(t *testing.T) {
 			})
 			c := p.run(t, "--kernel", k, "--memory", "64M", p.borrow("cpus=1"))
 			exit(t, c, shortly, 1)
-			saw(t, "%s", complaint(t, c))
+			saw(t, "%s", complaint(t, c, "lender", addr, "sent what no lender sends"))
 		})
 	}
 }
@@ -574,7 +585,11 @@ func TestHostileNetwork(t *testing.T) {
 			if err := c.Send(link.Header{Kind: tt.kind}, tt.body(c.Peer().CPU)); err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 			}
-			saw(t, "%s: %s", tt.name, v.ended(c))
+			why := v.ended(c)
+			saw(t, "%s: %s", tt.name, why)
+			if !strings.HasPrefix(why, `{"error":`) || strings.Contains(why, "EOF") {
+				t.Errorf("%s: the lender does not say what is wrong", tt.name)
+			}
 			awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
 			alive(t, guest, tt.name)
 		}

@@ -151,12 +151,12 @@ func TestPermissions(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	closed, open := filepath.Join(dir, "kvm-closed"), filepath.Join(dir, "kvm-open")
+	closed, group, open := filepath.Join(dir, "kvm-closed"), filepath.Join(dir, "kvm-group"), filepath.Join(dir, "kvm-open")
 	var st unix.Stat_t
 	if err := unix.Stat("/dev/kvm", &st); err != nil {
 		t.Fatal(err)
 	}
-	for path, mode := range map[string]uint32{closed: 0o600, open: 0o666} {
+	for path, mode := range map[string]uint32{closed: 0o600, group: 0o660, open: 0o666} {
 		if err := unix.Mknod(path, unix.S_IFCHR|mode, int(st.Rdev)); err != nil {
 			t.Fatal(err)
 		}
@@ -164,17 +164,28 @@ func TestPermissions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := newPlace(t)
-
-	c, err := theirs.Run(p.client, lab.Command{User: nobody}, "--kernel", k, "--kvm", closed)
-	if err != nil {
+	const theGroup = 4242 // it has no name
+	if err := os.Chown(group, 0, theGroup); err != nil {
 		t.Fatal(err)
 	}
-	exit(t, c, shortly, 1)
-	saw(t, "%s", complaint(t, c, closed, "permission denied"))
+	p := newPlace(t)
+
+	for device, want := range map[string][]string{
+		closed: {"crw------- ", "setfacl -m u:$USER:rw " + closed, "as root"},
+		group:  {"crw-rw---- ", "usermod -aG 4242", "as root"},
+	} {
+		for _, role := range [][]string{{"run", "--kernel", k}, {"lend"}} {
+			c, err := p.client.Start(lab.Command{Name: role[0], Path: theirs.Program, User: nobody, Args: append(role, "--kvm", device)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			exit(t, c, shortly, 1)
+			saw(t, "%s", complaint(t, c, append(want, device, "permission denied")...))
+		}
+	}
 
 	// With the device a guest of one host needs nothing else.
-	c, err = theirs.Run(p.client, lab.Command{User: nobody}, "--kernel", k, "--kvm", open, "--memory", "64M")
+	c, err := theirs.Run(p.client, lab.Command{User: nobody}, "--kernel", k, "--kvm", open, "--memory", "64M")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,5 +198,5 @@ func TestPermissions(t *testing.T) {
 		t.Fatal(err)
 	}
 	exit(t, c, shortly, 1)
-	saw(t, "%s", complaint(t, c, "userfaultfd", "/dev/userfaultfd"))
+	saw(t, "%s", complaint(t, c, "userfaultfd", "/dev/userfaultfd", "setfacl", "CAP_SYS_PTRACE", "vm.unprivileged_userfaultfd=1"))
 }

@@ -283,10 +283,12 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 const hearsay = 300 * time.Millisecond
 
 // reason says best why the session failed: when a lender goes, several of its
-// links notice, in any order.
+// links notice, in any order. What is wrong with a frame is known best here.
 func (c *client) reason(first event) error {
+	var peer *link.PeerError
+	wrong := errors.As(first.err, &peer) && !link.Lost(peer.Err)
 	timeout := time.After(hearsay)
-	for !first.told && len(c.lenders) > 0 {
+	for !first.told && !wrong && len(c.lenders) > 0 {
 		select {
 		case e := <-c.node.events:
 			if e.kind == evFailed && e.told {
@@ -297,7 +299,6 @@ func (c *client) reason(first event) error {
 		}
 		break
 	}
-	var peer *link.PeerError
 	if first.told || !errors.As(first.err, &peer) {
 		return first.err
 	}

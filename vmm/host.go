@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -39,7 +40,12 @@ type Host struct {
 // OpenHost opens /dev/kvm, or the device named, and asks it what it can do.
 func OpenHost(device, build string) (*Host, error) {
 	sys, err := kvm.Open(device)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w (%s)", err, doctor.DeviceAccess(device))
+	case errors.Is(err, kvm.ErrNotSupported):
+		return nil, fmt.Errorf("%w (coalesce doctor says what to do)", err)
+	case err != nil:
 		return nil, err
 	}
 	h := &Host{Build: build, KVM: sys}
@@ -70,7 +76,11 @@ func (h *Host) Close() error { return h.KVM.Close() }
 // probeSpan tries what a host of a guest on several needs beyond a guest of its
 // own. It takes a fraction of a second.
 func (h *Host) probeSpan() error {
-	if _, err := uffd.Probe(); err != nil {
+	_, err := uffd.Probe()
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w (what gives the right: %s)", err, doctor.UserfaultfdAccess())
+	case err != nil:
 		return err
 	}
 	return doctor.NestedPaging(h.KVM)

@@ -159,7 +159,10 @@ func (l *lender) greet(ctx context.Context, host *Host) error {
 	hello := l.hello(host, link.Control)
 	hello.Payload = payload
 	if l.control, err = link.Dial(ctx, l.spec.Address, hello, link.Options{Clock: tsc.Read}); err != nil {
-		return fmt.Errorf("lender %s: %w (is 'coalesce lend' running there?)", l.spec.Address, err)
+		if errors.Is(err, link.ErrUnreachable) || errors.Is(err, link.ErrHandshakeTimeout) {
+			err = fmt.Errorf("%w (is 'coalesce lend' running there?)", err)
+		}
+		return fmt.Errorf("lender %s: %w", l.spec.Address, err)
 	}
 	l.frames = readControl(l.control)
 	peer := l.control.Peer()
@@ -234,6 +237,8 @@ func (l *lender) expect(ctx context.Context, kind uint8) error {
 	select {
 	case f := <-l.frames:
 		switch {
+		case errors.Is(f.err, io.EOF):
+			return errClosedConn
 		case f.err != nil:
 			return f.err
 		case f.kind == ctlFailed:
@@ -261,23 +266,27 @@ func (l *lender) watch(n *node) {
 			err = l.lost(f.err)
 		case f.kind == ctlReport:
 			var r NodeReport
-			if err = decodeControl(f.payload, &r); err == nil {
-				select {
-				case l.reports <- r:
-				default: // one nobody asked for
-				}
+			if err = decodeControl(f.payload, &r); err != nil {
+				err = l.lost(err)
+				break
+			}
+			select {
+			case l.reports <- r:
+			default: // one nobody asked for
 			}
 		case f.kind == ctlFailed:
 			var why failed
-			if err = decodeControl(f.payload, &why); err == nil {
-				if why.Reset {
-					n.report(event{kind: evReset, err: errors.New(why.Error)})
-					continue
-				}
-				err = l.wrap("it failed", errors.New(why.Error))
+			if err = decodeControl(f.payload, &why); err != nil {
+				err = l.lost(err)
+				break
 			}
+			if why.Reset {
+				n.report(event{kind: evReset, err: errors.New(why.Error)})
+				continue
+			}
+			err = fmt.Errorf("lender %s ended the session: %s", l.spec.Address, why.Error)
 		default:
-			err = l.wrap("message", fmt.Errorf("kind %d is not expected", f.kind))
+			err = l.lost(fmt.Errorf("control message %d is not expected now", f.kind))
 		}
 		if err != nil {
 			n.report(event{kind: evFailed, err: err, told: true})
@@ -285,10 +294,18 @@ func (l *lender) watch(n *node) {
 	}
 }
 
-// lost says that the lender is gone.
+// errClosedConn stands for the end of a lender's control connection.
+var errClosedConn = errors.New("it closed the connection")
+
+// lost says that the lender is gone, or that the session with it cannot go on
+// after what it sent.
 func (l *lender) lost(err error) error {
-	if errors.Is(err, io.EOF) {
-		err = errors.New("it closed the connection")
+	switch {
+	case !link.Lost(err):
+		return fmt.Errorf("lender %s sent what no lender sends; the session is over, and with it what its vCPUs and pages held: %w",
+			l.spec.Address, err)
+	case errors.Is(err, io.EOF):
+		err = errClosedConn
 	}
 	return fmt.Errorf("lender %s is lost, and with it what its vCPUs and pages held: %w", l.spec.Address, err)
 }

@@ -63,7 +63,7 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 	}
 	frames := readControl(s.control)
 	err = s.serve(ctx, frames)
-	if err != nil && !errors.Is(err, errStopped) && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, errStopped) && !clientGone(err) {
 		// Best effort: the control link itself may be what failed.
 		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error()})
 	}
@@ -79,10 +79,16 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 	if errors.Is(err, errStopped) {
 		return nil
 	}
-	if errors.Is(err, io.EOF) {
+	if clientGone(err) {
 		return fmt.Errorf("the client is gone: %w", err)
 	}
 	return err
+}
+
+// clientGone tells that one of the client's connections has ended.
+func clientGone(err error) bool {
+	var peer *link.PeerError
+	return errors.Is(err, io.EOF) && (!errors.As(err, &peer) || peer.Node == 0)
 }
 
 // readControl reads control messages on a goroutine of its own until the

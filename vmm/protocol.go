@@ -100,16 +100,23 @@ func sendControl(c *link.Conn, kind uint8, v any) error {
 	return nil
 }
 
+var errMalformedControl = errors.New("malformed control message")
+
 // decodeControl parses a control message strictly: a field this build does not
-// know means a peer that means something else.
+// know means a peer that means something else. Its errors wrap
+// errMalformedControl and nothing else, so that the end of a message is never
+// taken for the end of a connection.
 func decodeControl(b []byte, v any) error {
+	if len(b) == 0 {
+		return fmt.Errorf("%w: it is empty", errMalformedControl)
+	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("malformed control message: %w", err)
+		return fmt.Errorf("%w: %v", errMalformedControl, err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errors.New("malformed control message: more follows it")
+		return fmt.Errorf("%w: more follows it", errMalformedControl)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"coalesce/link"
@@ -84,9 +85,17 @@ func FuzzIOAccessDecode(f *testing.F) {
 func FuzzDecodeControl(f *testing.F) {
 	f.Add([]byte(`{"node":1,"shares":[{"CPUs":1,"Memory":2097152},{"CPUs":1}],"view":1}`))
 	f.Add([]byte(`{"cpus":1}{"cpus":1}`))
+	f.Add([]byte{})
+	f.Add([]byte(" "))
+	f.Add([]byte("{"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var s setup
-		if decodeControl(in, &s) == nil {
+		err := decodeControl(in, &s)
+		// The end of a message is not the end of its connection.
+		if err != nil && (!errors.Is(err, errMalformedControl) || link.Lost(err)) {
+			t.Fatal(err)
+		}
+		if err == nil {
 			// What a hostile setup lays out is bounded or refused.
 			if l, err := NewLayout(s.Shares); err == nil && len(l.CPUs) > MaxCPUs {
 				t.Fatalf("%d CPUs", len(l.CPUs))

@@ -54,7 +54,7 @@ func probeKVM(p *patient) Check {
 		}
 		return ok("%s opens and makes a VM (%s)", kvm.Device, module)
 	case errors.Is(err, fs.ErrPermission):
-		c.Mend = "sudo setfacl -m u:$USER:rw /dev/kvm (lasting: sudo usermod -aG kvm $USER, then log in again)"
+		c.Mend = DeviceAccess(kvm.Device)
 	case p.cpuFlag("vmx"):
 		c.Mend = "sudo modprobe kvm_intel eptad=0"
 	case p.cpuFlag("svm"):

@@ -28,7 +28,7 @@ func probeUserfaultfd(p *patient) Check {
 	case errors.As(err, &feature):
 		c.Mend = fmt.Sprintf("a kernel %s or newer with CONFIG_USERFAULTFD", feature.Kernel)
 	case errors.Is(err, fs.ErrPermission):
-		c.Mend = "sudo setfacl -m u:$USER:rw /dev/userfaultfd"
+		c.Mend = UserfaultfdAccess()
 	default:
 		c.Mend = "none known"
 	}
