@@ -39,7 +39,11 @@ func TestSpan(t *testing.T) {
 		if r.Outcome != vmm.PoweredOff || len(r.Nodes) != 2 || r.Nodes[1].Node != 1 || len(r.Nodes[1].CPUs) != 1 || r.Nodes[1].CPUs[0].APICID != 1 {
 			t.Errorf("reported: %+v", r)
 		}
-		saw(t, "%d. %s after %v, round trip %v", i+1, r.Outcome, r.Ran, r.Nodes[1].RTT)
+		// The link was measured from the client's side, over it whole, and in cycles of its TSC.
+		if n := r.Nodes[1]; n.RTT <= 0 || n.RTT > time.Second || n.TSCError == 0 || r.Nodes[0].RTT != 0 {
+			t.Errorf("round trip %v, TSC error %d cycles", n.RTT, n.TSCError)
+		}
+		saw(t, "%d. %s after %v, round trip %v, TSC within %d cycles", i+1, r.Outcome, r.Ran, r.Nodes[1].RTT, r.Nodes[1].TSCError)
 	}
 	l.Signal(unix.SIGINT)
 	exit(t, l.Process, shortly, 0)

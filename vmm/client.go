@@ -268,7 +268,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	res.Marked = c.devices.marked()
 	res.Nodes = append(res.Nodes, c.node.makeReport(c.cfg.Host.Name))
 	for _, l := range c.lenders {
-		r, err := l.report(ctx)
+		r, err := l.report(ctx, c.cfg.Host)
 		if err != nil {
 			// How the guest ended stands.
 			c.cfg.Log.Warn().Err(err).Msg("a lender's numbers are missing")

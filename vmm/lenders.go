@@ -95,6 +95,7 @@ type lender struct {
 	watched chan struct{} // closed when watch has ended; nil before
 	stopped bool
 	cpuid   *vcpu.CPUIDSet
+	tscSync link.Sample // what the lender's TSC offset was taken from
 }
 
 // errLender wraps what goes wrong with a lender in its name.
@@ -193,12 +194,12 @@ func (c *client) slowestLink() time.Duration {
 // setUpLenders has every lender prepare its half, then makes the links.
 func (c *client) setUpLenders(ctx context.Context) error {
 	for _, l := range c.lenders {
-		offset, _, ok := l.control.Offset()
-		if !ok {
+		var ok bool
+		if l.tscSync, ok = l.control.BestSample(); !ok {
 			return l.wrap("measure its clock", errors.New("no round trip was answered"))
 		}
 		set := setup{Node: l.node, Shares: c.layout.Shares, View: firstView, CPUID: c.cpuid.Append(nil),
-			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - offset,
+			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - l.tscSync.Offset(),
 			Hold: c.cfg.Hold, Transfer: c.slowestLink()}
 		for _, other := range c.lenders[:l.node-1] {
 			set.Dial = append(set.Dial, peerAddress{Node: other.node, Address: other.spec.Address})
@@ -313,8 +314,8 @@ func (l *lender) lost(err error) error {
 // reportTimeout bounds the wait for a lender's numbers at the end.
 const reportTimeout = 10 * time.Second
 
-// report asks the lender what it did.
-func (l *lender) report(ctx context.Context) (NodeReport, error) {
+// report asks the lender what it did and adds what was measured of its link.
+func (l *lender) report(ctx context.Context, host *Host) (NodeReport, error) {
 	if err := sendControl(l.control, ctlReport, struct{}{}); err != nil {
 		return NodeReport{}, l.wrap("ask for its report", err)
 	}
@@ -322,6 +323,7 @@ func (l *lender) report(ctx context.Context) (NodeReport, error) {
 	defer cancel()
 	select {
 	case r := <-l.reports:
+		r.RTT, r.TSCError = l.cycles(host, l.control.RTT().Min), l.tscSync.ErrBound()
 		return r, nil
 	case <-l.watched:
 		return NodeReport{}, l.wrap("ask for its report", errors.New("the session broke"))

@@ -72,8 +72,8 @@ type NodeReport struct {
 	IPIsIn   uint64        `json:"ipis_in"`     // received from other nodes
 	Forward  uint64        `json:"forwarded"`   // device accesses sent to the client
 	Resident uint64        `json:"resident"`    // bytes of guest memory held here
-	RTT      time.Duration `json:"rtt_ns"`      // smallest seen to the client
-	TSCError uint64        `json:"tsc_error"`   // bound of the offset's error, cycles
+	RTT      time.Duration `json:"rtt_ns"`      // smallest seen from the client; filled in there
+	TSCError uint64        `json:"tsc_error"`   // bound of the offset's error, cycles; filled in there
 	Waits    uint64        `json:"stamp_waits"` // frames held until this node's clock had passed their stamp
 }
 

@@ -65,6 +65,12 @@ func (r *Result) WriteTable(w io.Writer) error {
 	row("invalidated", count(func(n *NodeReport) uint64 { return n.Memory.Invalidations }))
 	row("held back", count(func(n *NodeReport) uint64 { return n.Memory.Deferred }))
 	row("token requests", count(func(n *NodeReport) uint64 { return n.Memory.TokenRequests }))
+	row("round trip", func(n *NodeReport) string {
+		if n.Node == 0 {
+			return "-"
+		}
+		return n.RTT.Round(100 * time.Nanosecond).String()
+	})
 	row("KiB moved", count(func(n *NodeReport) uint64 { return n.bytesMoved() >> 10 }))
 	row("IPIs sent", count(func(n *NodeReport) uint64 { return n.IPIsOut }))
 	row("IPIs received", count(func(n *NodeReport) uint64 { return n.IPIsIn }))
