@@ -14,6 +14,7 @@ import (
 	"coalesce/tests/product"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm"
+	"coalesce/vmm/latency"
 )
 
 // TestEnds: how a guest ends decides the exit status.
@@ -168,6 +169,9 @@ func checkLocal(t *testing.T, c *lab.Process) {
 	}
 	if n := u.Count("anon_inode:[userfaultfd]"); n != 0 || memory == 0 {
 		t.Errorf("%d userfaultfd descriptors, %d MiB mapped of memfds; files %q", n, memory>>20, u.Files)
+	}
+	if n := u.Count(latency.Device); n != 0 {
+		t.Errorf("%s is open", latency.Device)
 	}
 	rest := u.Resident(func(m *lab.Mapping) bool { return !m.Memfd() })
 	saw(t, "no userfaultfd; %d threads, %d descriptors, %.1f MiB resident beside the guest's memory",

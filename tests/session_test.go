@@ -1,7 +1,10 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"coalesce/tests/lab"
 	"coalesce/tests/product"
 	"coalesce/vmm"
+	"coalesce/vmm/latency"
 )
 
 // rounds is how often a test of a session's end is done, with the same lender: what is left behind adds up.
@@ -126,6 +130,39 @@ func (s *session) excess(u *lab.Usage) string {
 		return fmt.Sprintf("%d KiB of its own memory, %d before", now>>10, before>>10)
 	}
 	return ""
+}
+
+// TestAwake: while a guest spans hosts, both keep their processors out of deep sleep, and no longer.
+func TestAwake(t *testing.T) {
+	needSpan(t)
+	want := 1
+	if _, err := os.Stat(latency.Device); errors.Is(err, fs.ErrNotExist) {
+		want = 0 // and all else is as it would be with it
+	}
+	s := newSession(t)
+	held := func(p *lab.Process) int {
+		t.Helper()
+		u, err := p.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Count(latency.Device)
+	}
+	if n := held(s.l.Process); n != 0 {
+		t.Errorf("between sessions the lender has %s open %d times", latency.Device, n)
+	}
+	c, from := s.begin(t)
+	if lender, client := held(s.l.Process), held(c); lender != want || client != want {
+		t.Errorf("%s: the lender has it open %d times, the client %d times, want %d", latency.Device, lender, client, want)
+	}
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+	awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+	s.returned(t, time.Now(), freed)
+	if n := held(s.l.Process); n != 0 {
+		t.Errorf("after the session the lender has %s open %d times", latency.Device, n)
+	}
+	saw(t, "%s is open %d times on each side during the session", latency.Device, want)
 }
 
 // TestClientKilled: the lender gives everything back and lends again.

@@ -133,7 +133,7 @@ func (c *client) prepare(ctx context.Context) error {
 	}
 	c.node, err = newNode(ctx, nodeConfig{id: 0, layout: c.layout, host: c.cfg.Host, cpuid: c.cpuid,
 		tscKHz: c.cfg.Host.TSCKHz, tscOffset: c.offset, view: firstView, hold: c.cfg.Hold, transfer: c.slowestLink(),
-		spans: len(c.lenders) > 0, mem: mem})
+		spans: len(c.lenders) > 0, mem: mem, log: c.cfg.Log})
 	if err != nil {
 		return err
 	}

@@ -212,7 +212,8 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 		return err
 	}
 	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, host: host, cpuid: features,
-		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, transfer: set.Transfer, spans: true, mem: mem})
+		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, transfer: set.Transfer,
+		spans: true, mem: mem, log: s.lender.cfg.Log})
 	if err != nil {
 		s.node = nil
 		return err

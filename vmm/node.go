@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"coalesce/dsm"
 	"coalesce/dsm/uffd"
@@ -15,6 +18,7 @@ import (
 	"coalesce/vcpu"
 	"coalesce/vcpu/apic"
 	"coalesce/vmm/bus"
+	"coalesce/vmm/latency"
 )
 
 // node is one host's half of a guest, the same in both roles: memory, vCPUs,
@@ -38,6 +42,8 @@ type node struct {
 	ipis    [dsm.MaxNodes]*link.Conn
 	ipisIn  atomic.Uint64
 	forward atomic.Uint64 // device accesses sent to the client
+
+	awake *os.File // holds the host's processors out of deep sleep; may be nil
 
 	// events takes what ends the guest; see event.
 	events chan event
@@ -87,6 +93,7 @@ type nodeConfig struct {
 	transfer  time.Duration // first guess of a page's transfer time
 	spans     bool          // the guest has other hosts
 	mem       *uffd.Memory
+	log       zerolog.Logger
 }
 
 // newNode makes memory, VM and vCPUs; the vCPUs are paused. The memory is the
@@ -104,6 +111,9 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 		}
 	}()
 	if cfg.spans {
+		if n.awake, err = latency.Hold(); err != nil {
+			cfg.log.Debug().AnErr("reason", err).Msg("processors may sleep deeply, which makes page faults slower")
+		}
 		n.engine, err = dsm.New(dsm.Config{
 			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: n.clock,
 			OnFail: func(err error) { n.report(event{kind: evFailed, err: err}) },
@@ -226,5 +236,8 @@ func (n *node) close() error {
 		errs = append(errs, c.Close())
 	}
 	n.serving.Wait()
+	if n.awake != nil {
+		errs = append(errs, n.awake.Close())
+	}
 	return errors.Join(append(errs, n.mem.Close())...)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"coalesce/dsm/uffd"
+	"coalesce/vmm/latency"
 
 	"golang.org/x/sys/unix"
 )
@@ -147,7 +148,6 @@ func collapse() (_ time.Duration, err error) {
 // probeCPULatency holds /dev/cpu_dma_latency at 0 and looks at what that does to a
 // fault.
 func probeCPULatency(p *patient) Check {
-	const path = "/dev/cpu_dma_latency"
 	c := Check{
 		Status: Degraded,
 		Costs:  "each fault waits for an idle processor to wake up",
@@ -160,27 +160,24 @@ func probeCPULatency(p *patient) Check {
 			return c
 		}
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err == nil {
-		defer f.Close()
-		_, err = f.Write(make([]byte, 4)) // microseconds, in force until it is closed
-	}
+	f, err := latency.Hold()
 	if err != nil {
 		c.Measured = err.Error()
-		c.Mend = "sudo setfacl -m u:$USER:rw " + path
+		c.Mend = "sudo setfacl -m u:$USER:rw " + latency.Device
 		if errors.Is(err, os.ErrNotExist) {
 			c.Mend = "none here: the kernel has no such device (CONFIG_CPU_IDLE)"
 		}
 		return c
 	}
+	defer f.Close()
 	if !p.uffd {
-		return ok("%s can be held at 0", path)
+		return ok("%s can be held at 0", latency.Device)
 	}
 	if held, err = faultTime(); err != nil {
 		c.Measured = fmt.Sprintf("fault time: %v", err)
 		return c
 	}
-	return ok("%s held at 0: a local fault takes %s, without %s", path, short(held), short(idle))
+	return ok("%s held at 0: a local fault takes %s, without %s", latency.Device, short(held), short(idle))
 }
 
 // probeLockedMemory locks as much as a guest of half the host's memory has, page by
