@@ -70,7 +70,10 @@ func (n *node) receiveIPI(h *link.Header, b []byte) error {
 			return err
 		}
 		n.ipisIn.Add(1)
-		n.router.Inject(m)
+		if !n.router.Inject(m) {
+			// Every node knows where all vCPUs are, from the layout: this peer does not.
+			return fmt.Errorf("%w: none of the APICs here is the destination of %+v", errMalformedIRQ, m)
+		}
 		return nil
 	case irqEOI:
 		if n.id == 0 && len(b) == 1 {
