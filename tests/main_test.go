@@ -231,7 +231,7 @@ func pair(t *testing.T) string {
 }
 
 // verdict is what the doctor thinks of this host.
-var verdict = sync.OnceValue(func() doctor.Verdict { return doctor.Run(context.Background()).Verdict })
+var verdict = sync.OnceValue(func() doctor.Verdict { return doctor.Run(context.Background(), kvm.Device).Verdict })
 
 // needLinux skips a test on a host where Linux does not run as a guest.
 func needLinux(t *testing.T) {

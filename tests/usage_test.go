@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
+	"coalesce/vcpu/kvm"
+	"coalesce/vmm/doctor"
 )
 
 // TestUsage: mistakes on the command line end with status 2 and one line that says which.
@@ -45,6 +48,8 @@ func TestUsage(t *testing.T) {
 		{"lend --cpus 0", []string{"--cpus 0"}},
 		{"lend --memory much", []string{"--memory", `"much"`}},
 		{"lend here", []string{`"here"`}},
+		{"doctor here", []string{`"here"`, "coalesce doctor --help"}},
+		{"doctor --colour", []string{"--colour", "--help"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -120,6 +125,27 @@ func TestFiles(t *testing.T) {
 				t.Errorf("standard output: %q", out)
 			}
 		})
+	}
+}
+
+// TestDoctor: its exit status says whether Linux can run here, and where not, a line why.
+func TestDoctor(t *testing.T) {
+	p := newPlace(t)
+	for device, runs := range map[string]bool{kvm.Device: verdict().CanRunLinux, "/no/such/kvm": false, "/dev/null": false} {
+		c, err := p.client.Start(lab.Command{Name: "doctor", Path: files.Program, Args: []string{"doctor", "--json", "--kvm", device}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if runs {
+			exit(t, c, shortly, 0)
+		} else {
+			exit(t, c, shortly, 1)
+			saw(t, "%s: %s", device, complaint(t, c, "Linux guests cannot run"))
+		}
+		var r doctor.Report
+		if err := json.Unmarshal([]byte(c.Stdout.String()), &r); err != nil || r.Verdict.CanRunLinux != runs || !strings.Contains(c.Stdout.String(), device) {
+			t.Errorf("%s: %v: %s", device, err, c.Stdout)
+		}
 	}
 }
 

@@ -137,7 +137,9 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 	})
 	root.PersistentFlags().StringVar(&g.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
 	root.PersistentFlags().StringVar(&g.device, "kvm", "/dev/kvm", "the KVM device")
-	root.AddCommand(newRun(g), newLend(g), doctor.Command())
+	diagnose := doctor.Command(&g.device)
+	diagnose.Args = noArgs
+	root.AddCommand(newRun(g), newLend(g), diagnose)
 	return root
 }
 

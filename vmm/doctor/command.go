@@ -15,8 +15,9 @@ func (e *CannotRunError) Error() string {
 }
 
 // Command returns "coalesce doctor". It prints the report and fails with a
-// *CannotRunError if Linux guests cannot run here.
-func Command() *cobra.Command {
+// *CannotRunError if Linux guests cannot run here. device, the path of the KVM
+// device, is read when it runs.
+func Command(device *string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -28,7 +29,7 @@ func Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return report(cmd, Run(cmd.Context()), asJSON)
+			return report(cmd, Run(cmd.Context(), *device), asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")

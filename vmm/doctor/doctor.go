@@ -13,8 +13,9 @@ import (
 
 // patient is the host under examination, and what is known of it so far.
 type patient struct {
-	root fs.FS       // "/", for what the kernel says in /proc and /sys
-	sys  *kvm.System // nil if there is no usable KVM
+	root   fs.FS       // "/", for what the kernel says in /proc and /sys
+	device string      // KVM's
+	sys    *kvm.System // nil if there is no usable KVM
 	facts
 }
 
@@ -41,13 +42,13 @@ var probes = []struct {
 	{"locked memory", probeLockedMemory},
 }
 
-// Run examines this host. It takes a fraction of a second on real hardware. When
+// Run examines this host, with the KVM device at this path. It takes a fraction of a second on real hardware. When
 // ctx ends, the probes not yet begun are reported as missing.
-func Run(ctx context.Context) Report {
+func Run(ctx context.Context, device string) Report {
 	// A vCPU belongs to the thread that runs it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	p := &patient{root: os.DirFS("/")}
+	p := &patient{root: os.DirFS("/"), device: device}
 	defer func() {
 		if p.sys != nil {
 			p.sys.Close()

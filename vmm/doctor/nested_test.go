@@ -18,7 +18,7 @@ func TestNestedPaging(t *testing.T) {
 	}
 	defer sys.Close()
 	var want Check
-	for _, c := range Run(t.Context()).Checks {
+	for _, c := range Run(t.Context(), kvm.Device).Checks {
 		if c.Name == "nested paging" {
 			want = c
 		}

@@ -32,9 +32,9 @@ func reload(module, parameter string) string {
 	return fmt.Sprintf("sudo modprobe -r %s && sudo modprobe %s %s", module, module, parameter)
 }
 
-// probeKVM opens /dev/kvm and creates a VM.
+// probeKVM opens the device and creates a VM.
 func probeKVM(p *patient) Check {
-	sys, err := kvm.Open(kvm.Device)
+	sys, err := kvm.Open(p.device)
 	if err == nil {
 		var vm *kvm.VM
 		if vm, err = sys.CreateVM(); err == nil {
@@ -52,9 +52,9 @@ func probeKVM(p *patient) Check {
 		if module == "" {
 			module = "built in"
 		}
-		return ok("%s opens and makes a VM (%s)", kvm.Device, module)
+		return ok("%s opens and makes a VM (%s)", p.device, module)
 	case errors.Is(err, fs.ErrPermission):
-		c.Mend = DeviceAccess(kvm.Device)
+		c.Mend = DeviceAccess(p.device)
 	case p.cpuFlag("vmx"):
 		c.Mend = "sudo modprobe kvm_intel eptad=0"
 	case p.cpuFlag("svm"):

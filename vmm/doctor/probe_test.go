@@ -19,7 +19,7 @@ import (
 // what the kernel says of itself.
 func TestRunHere(t *testing.T) {
 	files, goroutines := openFiles(t), runtime.NumGoroutine()
-	r := Run(t.Context())
+	r := Run(t.Context(), kvm.Device)
 	var b bytes.Buffer
 	if err := r.WriteText(&b); err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func openFiles(t *testing.T) int {
 func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := Run(ctx)
+	r := Run(ctx, kvm.Device)
 	if len(r.Checks) != len(probes) || r.Verdict.CanRunLinux {
 		t.Errorf("got %+v", r)
 	}

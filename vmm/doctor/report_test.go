@@ -110,7 +110,8 @@ type failingWriter struct{}
 func (failingWriter) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 func TestCommandUsage(t *testing.T) {
-	cmd := Command()
+	device := "/no/such/kvm"
+	cmd := Command(&device)
 	cmd.SetArgs([]string{"surplus"})
 	if err := cmd.Execute(); err == nil {
 		t.Error("an argument was accepted")
