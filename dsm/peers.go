@@ -35,7 +35,7 @@ func (e *Engine) servePeer(node NodeID, c *link.Conn) {
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("connection closed by the peer")
+				err = fmt.Errorf("connection closed by the peer: %w", err)
 			}
 			err = &link.PeerError{Node: node, Class: link.Page, Err: err}
 			c.Abort(err) // the peer learns why
