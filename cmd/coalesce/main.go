@@ -139,7 +139,7 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 	root.PersistentFlags().StringVar(&g.device, "kvm", "/dev/kvm", "the KVM device")
 	diagnose := doctor.Command(&g.device)
 	diagnose.Args = noArgs
-	root.AddCommand(newRun(g), newLend(g), diagnose)
+	root.AddCommand(newRun(g), newLend(g), newBench(g), diagnose)
 	return root
 }
 

@@ -1,0 +1,86 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"coalesce/dsm/uffd"
+	"coalesce/vcpu/kvm"
+)
+
+// farArgument makes the test binary a far node.
+const farArgument = "bench-far-node"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == farArgument {
+		node, err := strconv.Atoi(os.Args[2])
+		if err == nil {
+			err = Far(node, os.Stdin, os.Stdout)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// TestDSM measures everything once, and looks at what does not depend on how busy
+// the machine is.
+func TestDSM(t *testing.T) {
+	var out bytes.Buffer
+	var told []string
+	err := DSM(context.Background(), Options{
+		Device: "/dev/kvm", Rounds: 1, JSON: true, Out: &out, FarArgs: []string{farArgument},
+		Progress: func(_, _ int, what string) { told = append(told, what) },
+	})
+	if errors.Is(err, kvm.ErrNotSupported) || errors.Is(err, uffd.ErrNotSupported) {
+		t.Skipf("not here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got table
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Lines) != len(lines) || len(told) != 2*len(lines) {
+		t.Errorf("%d lines, %d said, of %d", len(got.Lines), len(told), len(lines))
+	}
+	for _, l := range got.Lines {
+		if l.N != benchPages || l.P50 <= 0 || l.FloorP50 <= 0 || l.P99 < l.P50 || l.FloorP99 < l.FloorP50 {
+			t.Errorf("%+v", l)
+		}
+		t.Logf("%s: %.1f µs, floor %.1f µs", l.Name, l.P50, l.FloorP50)
+	}
+	for _, c := range got.Counts {
+		// Twelve pages one by one are as many round trips.
+		if c.Unit == "round trips" && (c.Value < .5 || c.Value > groupPages/2) {
+			t.Errorf("%s: %.2f %s", c.Name, c.Value, c.Unit)
+		}
+		t.Logf("%s: %.2f %s", c.Name, c.Value, c.Unit)
+	}
+}
+
+func TestRatio(t *testing.T) {
+	for _, tc := range []struct {
+		rounds []float64
+		target float64
+		want   string
+	}{
+		{[]float64{1.5, 1, 1.2}, 1.25, "1.20 (1.00–1.50) ≤ 1.25 met"},
+		{[]float64{1.5}, 1.25, "1.50 (1.50–1.50) > 1.25 missed"},
+		{[]float64{2, 4}, 0, "2.00 (2.00–4.00)"},
+	} {
+		if got := ratioOf(tc.rounds, tc.target).String(); got != tc.want {
+			t.Errorf("%v: %s, want %s", tc.rounds, got, tc.want)
+		}
+	}
+}

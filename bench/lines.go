@@ -1,0 +1,183 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+)
+
+// line is one kind of page movement: how to bring the pages into the state
+// before it, and what then moves them, in the product and in the floor.
+type line struct {
+	name        string
+	write       bool
+	p50, p99    float64 // at most, times the floor
+	hop         hop
+	product     func(r *rig, pages []uint32) error
+	floor       func(ctx context.Context, r *rig, pages []uint32) error
+	floorPhrase string
+}
+
+// touch has a far node's thread access pages of the product.
+func touch(p *farProcess, pages []uint32, write bool) error {
+	_, err := p.tell(order{Do: "touch", Write: write, Pages: pages})
+	return err
+}
+
+// lines are the movements that are timed.
+var lines = []line{
+	{
+		name: "read, clean at its home", hop: hopCopy, p50: 1.25, p99: 1.5,
+		// The third node writes and the home reads: it has a copy to give away.
+		product: func(r *rig, pages []uint32) error {
+			if err := touch(r.third, pages, true); err != nil {
+				return err
+			}
+			return touch(r.home, pages, false)
+		},
+		floor:       func(_ context.Context, r *rig, _ []uint32) error { return r.floor.zapAll() },
+		floorPhrase: "ask, 4 KiB back",
+	},
+	{
+		name: "read, dirty at its home", hop: hopProtect, p50: 1.25, p99: 1.5,
+		product: func(r *rig, pages []uint32) error { return touch(r.home, pages, true) },
+		floor: func(_ context.Context, r *rig, _ []uint32) error {
+			if _, err := r.home.tell(order{Do: "floor-map"}); err != nil {
+				return err
+			}
+			return r.floor.zapAll()
+		},
+		floorPhrase: "ask, write-protect, 4 KiB back",
+	},
+	{
+		name: "read, dirty at a third node", hop: hopRelay, p50: 1.25,
+		product: func(r *rig, pages []uint32) error { return touch(r.third, pages, true) },
+		floor: func(_ context.Context, r *rig, _ []uint32) error {
+			if _, err := r.third.tell(order{Do: "floor-map"}); err != nil {
+				return err
+			}
+			return r.floor.zapAll()
+		},
+		floorPhrase: "ask, pass on, write-protect, 4 KiB back",
+	},
+	{
+		name: "write to a copy, another at its home", write: true, hop: hopZap, p50: 1.25,
+		product: func(r *rig, pages []uint32) error {
+			if err := touch(r.home, pages, true); err != nil {
+				return err
+			}
+			_, err := r.guest.access(context.Background(), productGPA, pages, false)
+			return err
+		},
+		floor: func(ctx context.Context, r *rig, pages []uint32) error {
+			if _, err := r.home.tell(order{Do: "floor-map"}); err != nil {
+				return err
+			}
+			if err := r.floor.zapAll(); err != nil {
+				return err
+			}
+			r.client.hop.Store(uint32(hopCopy))
+			_, err := r.guest.access(ctx, floorGPA, pages, false)
+			return err
+		},
+		floorPhrase: "ask, unmap, 16 bytes back",
+	},
+}
+
+// round measures a line once: the floor and the product one after the other, in
+// an order that chance decides, over the same pages in the same order.
+func (r *rig) round(ctx context.Context, l *line) (floor, product batch, err error) {
+	pages := make([]uint32, benchPages)
+	// A new order each time: what follows what is not to be learnt.
+	for i, p := range rand.Perm(benchPages) {
+		pages[i] = uint32(p)
+	}
+	measure := func(b *batch, gpa uint64, prepare func() error) error {
+		if err := prepare(); err != nil {
+			return fmt.Errorf("%s: prepare: %w", l.name, err)
+		}
+		before, err := r.usage()
+		if err != nil {
+			return err
+		}
+		if b.ns, err = r.guest.access(ctx, gpa, pages, l.write); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+		after, err := r.usage()
+		b.cpu = float64(after-before) / float64(len(pages))
+		return err
+	}
+	doFloor := func() error {
+		return measure(&floor, floorGPA, func() error {
+			if err := l.floor(ctx, r, pages); err != nil {
+				return err
+			}
+			r.client.hop.Store(uint32(l.hop))
+			return nil
+		})
+	}
+	doProduct := func() error {
+		return measure(&product, productGPA, func() error { return l.product(r, pages) })
+	}
+	both := []func() error{doFloor, doProduct}
+	if rand.IntN(2) == 0 {
+		both[0], both[1] = both[1], both[0]
+	}
+	for _, do := range both {
+		if err := do(); err != nil {
+			return floor, product, err
+		}
+	}
+	return floor, product, nil
+}
+
+// usage is the CPU time of all processes, in ns.
+func (r *rig) usage() (int64, error) {
+	total, err := cpuTime()
+	for _, p := range []*farProcess{r.home, r.third} {
+		a, tellErr := p.tell(order{Do: "usage"})
+		if tellErr != nil {
+			return 0, tellErr
+		}
+		total += a.CPU
+	}
+	return total, err
+}
+
+// groupPages is how many pages a kernel's page tables bounce in.
+const groupPages = 12
+
+// bounce is the traffic of a group of pages, each of which both nodes write to in
+// turn, per move of the group.
+type bounce struct{ roundTrips, bytes float64 }
+
+// bounceGroup has the vCPU and a thread at the home write 8 bytes of each page of
+// a group in turns.
+func (r *rig) bounceGroup(ctx context.Context, turns int) (bounce, error) {
+	pages := make([]uint32, groupPages)
+	for i := range pages {
+		pages[i] = uint32(17 + 29*i) // not neighbours
+	}
+	turn := func() error {
+		if _, err := r.guest.access(ctx, productGPA, pages, true); err != nil {
+			return err
+		}
+		return touch(r.home, pages, true)
+	}
+	for range turns { // learning
+		if err := turn(); err != nil {
+			return bounce{}, err
+		}
+	}
+	before := r.traffic()
+	for range turns {
+		if err := turn(); err != nil {
+			return bounce{}, err
+		}
+	}
+	after := r.traffic()
+	moves := float64(2 * turns)
+	frames := after.Frames[0] + after.Frames[1] - before.Frames[0] - before.Frames[1]
+	bytes := after.Bytes[0] + after.Bytes[1] - before.Bytes[0] - before.Bytes[1]
+	return bounce{roundTrips: float64(frames) / 2 / moves, bytes: float64(bytes) / moves}, nil
+}

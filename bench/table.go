@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"text/tabwriter"
+)
+
+// batch is one measurement: the time of each access in ns, and the CPU time of all
+// processes per access.
+type batch struct {
+	ns  []float64
+	cpu float64
+}
+
+// quantile is the value below which the share q of all lies, the nearest that was
+// measured.
+func quantile(values []float64, q float64) float64 {
+	s := slices.Sorted(slices.Values(values))
+	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
+}
+
+// Ratio is a ratio to the floor: the median of the rounds and their spread.
+type Ratio struct {
+	Median, Min, Max float64
+	Target           float64 `json:",omitempty"` // at most; 0: none
+}
+
+func ratioOf(rounds []float64, target float64) Ratio {
+	return Ratio{quantile(rounds, .5), quantile(rounds, 0), quantile(rounds, 1), target}
+}
+
+func (r Ratio) String() string {
+	s := fmt.Sprintf("%.2f (%.2f–%.2f)", r.Median, r.Min, r.Max)
+	switch {
+	case r.Target == 0:
+	case r.Median <= r.Target:
+		s += fmt.Sprintf(" ≤ %.4g met", r.Target)
+	default:
+		s += fmt.Sprintf(" > %.4g missed", r.Target)
+	}
+	return s
+}
+
+// result is a line of the table; times are in µs, of all rounds together.
+type result struct {
+	Name, Floor        string
+	N                  int
+	FloorP50, FloorP99 float64
+	P50, P99           float64
+	RatioP50, RatioP99 Ratio // the medians of the rounds' ratios
+	RatioCPU           Ratio // of CPU time, all processes together
+
+	floor, product            []float64
+	ratio50, ratio99, ratioCP []float64
+}
+
+// add takes a round in.
+func (r *result) add(floor, product batch) {
+	r.floor, r.product = append(r.floor, floor.ns...), append(r.product, product.ns...)
+	r.ratio50 = append(r.ratio50, quantile(product.ns, .5)/quantile(floor.ns, .5))
+	r.ratio99 = append(r.ratio99, quantile(product.ns, .99)/quantile(floor.ns, .99))
+	r.ratioCP = append(r.ratioCP, product.cpu/floor.cpu)
+}
+
+// cpuTarget bounds the CPU time of a fault, times the floor's.
+const cpuTarget = 2
+
+func (r *result) judge(l *line) {
+	r.Name, r.Floor, r.N = l.name, l.floorPhrase, len(r.product)
+	r.FloorP50, r.FloorP99 = quantile(r.floor, .5)/1e3, quantile(r.floor, .99)/1e3
+	r.P50, r.P99 = quantile(r.product, .5)/1e3, quantile(r.product, .99)/1e3
+	r.RatioP50, r.RatioP99 = ratioOf(r.ratio50, l.p50), ratioOf(r.ratio99, l.p99)
+	r.RatioCPU = ratioOf(r.ratioCP, cpuTarget)
+}
+
+// count is a line of the table that has no floor.
+type count struct {
+	Name   string
+	Value  float64
+	Unit   string
+	Target float64 // at most
+}
+
+type table struct {
+	Lines  []result
+	Counts []count
+}
+
+// Targets of a move of a group of pages whose content the receiver had but for 8
+// bytes in each.
+const (
+	bounceTrips = 2
+	bounceBytes = 1536
+)
+
+func (t *table) bounce(b bounce) {
+	name := fmt.Sprintf("%d pages that move together, 8 bytes changed in each", groupPages)
+	t.Counts = append(t.Counts, count{name, b.roundTrips, "round trips", bounceTrips}, count{name, b.bytes, "bytes", bounceBytes})
+}
+
+func (t *table) json(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(t)
+}
+
+func (t *table) text(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "\tn\tfloor p50/p99 µs\tp50/p99 µs\tratio p50\tratio p99\tratio CPU time\tfloor")
+	for _, r := range t.Lines {
+		fmt.Fprintf(tw, "%s\t%d\t%.1f / %.1f\t%.1f / %.1f\t%v\t%v\t%v\t%s\n", r.Name, r.N,
+			r.FloorP50, r.FloorP99, r.P50, r.P99, r.RatioP50, r.RatioP99, r.RatioCPU, r.Floor)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, c := range t.Counts {
+		met := "met"
+		if c.Value > c.Target {
+			met = "missed"
+		}
+		if _, err := fmt.Fprintf(w, "%s: %.2f %s, at most %g: %s\n", c.Name, c.Value, c.Unit, c.Target, met); err != nil {
+			return err
+		}
+	}
+	return nil
+}
