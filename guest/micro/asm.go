@@ -31,9 +31,12 @@ const (
 type Cond uint8
 
 const (
-	Below    Cond = 0x2
-	Equal    Cond = 0x4
-	NotEqual Cond = 0x5
+	Below        Cond = 0x2 // unsigned, as the three others of size
+	AboveOrEqual Cond = 0x3
+	Equal        Cond = 0x4
+	NotEqual     Cond = 0x5
+	BelowOrEqual Cond = 0x6
+	Above        Cond = 0x7
 )
 
 // Label is a place in the code, possibly one that is not yet known.

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// The memory map of the package comment.
+// The memory map of the package comment: offsets from a machine's base.
 const (
 	pml4Base       = 0x2000
 	pdptBase       = 0x3000
@@ -22,7 +22,8 @@ const (
 
 	pageSize = 0x1000
 
-	// FreeBase is the first address a program may use as it likes.
+	// FreeBase is the first address a program may use as it likes; of a machine
+	// that lies elsewhere, how many bytes its tables take.
 	FreeBase = 0x4_0000
 	// MaxVCPUs is how many vCPUs have stacks and a task state segment.
 	MaxVCPUs = 16
@@ -110,22 +111,31 @@ type Options struct {
 
 // Machine is guest memory that has been given tables.
 type Machine struct {
-	mem io.WriterAt // offset = guest-physical address
+	mem  io.WriterAt // offset = guest-physical address
+	base uint64      // of the tables
 }
 
 // NewMachine writes page tables, descriptor tables and fault stubs to mem,
 // which begins at guest-physical address 0 and holds at least FreeBase bytes.
-func NewMachine(mem io.WriterAt) (*Machine, error) {
-	m := &Machine{mem: mem}
+func NewMachine(mem io.WriterAt) (*Machine, error) { return NewMachineAt(mem, 0) }
+
+// NewMachineAt is NewMachine with everything of the memory map moved up by
+// base, a multiple of 4 KiB below 1 GiB: for guests that find something else in
+// low memory.
+func NewMachineAt(mem io.WriterAt, base uint64) (*Machine, error) {
+	if base%pageSize != 0 || base > 1<<30-FreeBase {
+		return nil, fmt.Errorf("tables at %#x: want whole pages below 1 GiB", base)
+	}
+	m := &Machine{mem: mem, base: base}
 	for _, part := range []struct {
-		gpa  int64
+		at   uint64
 		data []byte
 	}{
-		{pml4Base, pageTables()},
-		{gdtBase, gdt()},
-		{tssBase, taskStates()},
+		{pml4Base, m.pageTables()},
+		{gdtBase, m.gdt()},
+		{tssBase, m.taskStates()},
 	} {
-		if err := m.Write(part.gpa, part.data); err != nil {
+		if err := m.Write(int64(base+part.at), part.data); err != nil {
 			return nil, err
 		}
 	}
@@ -150,7 +160,7 @@ func (m *Machine) SetGate(vector uint8, handler uint64) error {
 	g[5] = 0x8e
 	binary.LittleEndian.PutUint16(g[6:], uint16(handler>>16))
 	binary.LittleEndian.PutUint32(g[8:], uint32(handler>>32))
-	return m.Write(idtBase+16*int64(vector), g[:])
+	return m.Write(int64(m.base)+idtBase+16*int64(vector), g[:])
 }
 
 // Entry returns the registers for a start as o says.
@@ -160,18 +170,18 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 	}
 	e := Entry{
 		RIP: o.RIP, RFLAGS: flagFixed,
-		CR0: cr0Long, CR3: pml4Base, CR4: cr4Long, EFER: eferLong, XCR0: o.XCR0,
+		CR0: cr0Long, CR3: m.base + pml4Base, CR4: cr4Long, EFER: eferLong, XCR0: o.XCR0,
 		CS:      Segment{Limit: 0xffff_ffff, Selector: selCode0, Type: 0xb, Present: 1, S: 1, L: 1, G: 1},
 		Data:    Segment{Limit: 0xffff_ffff, Selector: selData0, Type: 3, Present: 1, S: 1, DB: 1, G: 1},
-		TR:      Segment{Base: tssBase + pageSize*uint64(o.VCPU), Limit: tssLimit, Selector: selTSS + 16*uint16(o.VCPU), Type: 0xb, Present: 1},
-		GDTBase: gdtBase, GDTLimit: selTSS + 16*MaxVCPUs - 1,
-		IDTBase: idtBase, IDTLimit: 16*256 - 1,
+		TR:      Segment{Base: m.base + tssBase + pageSize*uint64(o.VCPU), Limit: tssLimit, Selector: selTSS + 16*uint16(o.VCPU), Type: 0xb, Present: 1},
+		GDTBase: m.base + gdtBase, GDTLimit: gdtLimit,
+		IDTBase: m.base + idtBase, IDTLimit: idtLimit,
 	}
 	switch o.Ring {
 	case 0:
-		e.RSP = stack0Top(o.VCPU)
+		e.RSP = m.base + stack0Top(o.VCPU)
 	case 3:
-		e.RSP = stack3Top(o.VCPU)
+		e.RSP = m.base + stack3Top(o.VCPU)
 		// Not only because ring 3 is like that: Bochs 2.7 does not take a
 		// host's interrupt while a guest spins with interrupts disabled.
 		e.RFLAGS |= flagIOPL3 | flagIF
@@ -186,13 +196,19 @@ func (m *Machine) Entry(o Options) (Entry, error) {
 	return e, nil
 }
 
+// Limits of the descriptor tables: their last byte.
+const (
+	gdtLimit = selTSS + 16*MaxVCPUs - 1
+	idtLimit = 16*256 - 1
+)
+
 func stack0Top(vcpu int) uint64 { return stack0Base + pageSize*uint64(vcpu+1) }
 func stack3Top(vcpu int) uint64 { return stack3Base + pageSize*uint64(vcpu+1) }
 
 // pageTables maps [0, 1 GiB) and [3 GiB, 4 GiB) one to one with 2 MiB pages,
 // user and writable. Accessed and dirty are set from the start, so that a
 // hardware walk writes nothing.
-func pageTables() []byte {
+func (m *Machine) pageTables() []byte {
 	const (
 		present, write, user, accessed, dirty, large = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7
 
@@ -201,9 +217,9 @@ func pageTables() []byte {
 	)
 	t := make([]byte, 4*pageSize)
 	put := func(gpa, v uint64) { binary.LittleEndian.PutUint64(t[gpa-pml4Base:], v) }
-	put(pml4Base, pdptBase|table)
-	put(pdptBase, pdLowBase|table)
-	put(pdptBase+3*8, pdHighBase|table)
+	put(pml4Base, (m.base+pdptBase)|table)
+	put(pdptBase, (m.base+pdLowBase)|table)
+	put(pdptBase+3*8, (m.base+pdHighBase)|table)
 	for i := range uint64(512) {
 		put(pdLowBase+8*i, i<<21|leaf)
 		put(pdHighBase+8*i, 3<<30+i<<21|leaf)
@@ -212,7 +228,7 @@ func pageTables() []byte {
 }
 
 // gdt holds flat code and data of both rings and a TSS descriptor per vCPU.
-func gdt() []byte {
+func (m *Machine) gdt() []byte {
 	t := make([]byte, selTSS+16*MaxVCPUs)
 	put := func(sel, v uint64) { binary.LittleEndian.PutUint64(t[sel&^7:], v) }
 	put(selCode0, 0x00af_9b00_0000_ffff)
@@ -220,30 +236,31 @@ func gdt() []byte {
 	put(selData3, 0x00cf_f300_0000_ffff)
 	put(selCode3, 0x00af_fb00_0000_ffff)
 	for i := range uint64(MaxVCPUs) {
-		base := tssBase + pageSize*i // below 16 MiB
-		put(selTSS+16*i, 0x0000_8b00_0000_0000|tssLimit|base<<16)
+		// Not busy: LTR loads it.
+		base := m.base + tssBase + pageSize*i
+		put(selTSS+16*i, 0x0000_8900_0000_0000|tssLimit|base<<16&0xff_ffff_0000|base>>24<<56)
 	}
 	return t
 }
 
-// A task state segment ends with an I/O map of ports 0 to 0xff and the byte
+// A task state segment ends with an I/O map of ports 0 to 0x7ff and the byte
 // of ones that must follow (SDM volume 1, "I/O Permission Bit Map").
 const (
 	tssSize  = 0x68
-	ioMap    = 256 / 8
+	ioMap    = 0x800 / 8
 	tssLimit = tssSize + ioMap // the last byte
 )
 
 // taskStates gives each vCPU its ring 0 stack (RSP0) and lets ring 3 use ports
-// 0 to 0xff. Ring 3 gets I/O privilege as well, since neither way works
+// 0 to 0x7ff. Ring 3 gets I/O privilege as well, since neither way works
 // everywhere: KVM without hardware virtualisation runs it with IOPL 0 whatever
 // RFLAGS says, and QEMU's software emulation looks at the map of a nested
 // guest only if the task state segment is not busy, which hardware forbids.
-func taskStates() []byte {
+func (m *Machine) taskStates() []byte {
 	t := make([]byte, MaxVCPUs*pageSize)
 	for i := range MaxVCPUs {
 		tss := t[i*pageSize:]
-		binary.LittleEndian.PutUint64(tss[4:], stack0Top(i))
+		binary.LittleEndian.PutUint64(tss[4:], m.base+stack0Top(i))
 		binary.LittleEndian.PutUint16(tss[0x66:], tssSize)
 		tss[tssLimit] = 0xff
 	}
@@ -254,7 +271,8 @@ func taskStates() []byte {
 func (m *Machine) writeStubs() error {
 	const exceptions, size = 32, 16
 	for v := range exceptions {
-		a := NewAsm(stubBase + uint64(v)*size)
+		at := m.base + stubBase + uint64(v)*size
+		a := NewAsm(at)
 		a.Cli()
 		a.Out8(PortFault, uint8(v))
 		stop := a.Here()
@@ -264,10 +282,10 @@ func (m *Machine) writeStubs() error {
 		if err != nil {
 			return err
 		}
-		if err := m.Write(stubBase+int64(v)*size, code); err != nil {
+		if err := m.Write(int64(at), code); err != nil {
 			return err
 		}
-		if err := m.SetGate(uint8(v), stubBase+uint64(v)*size); err != nil {
+		if err := m.SetGate(uint8(v), at); err != nil {
 			return err
 		}
 	}

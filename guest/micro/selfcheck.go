@@ -303,7 +303,7 @@ func (p *selfCheck) checkVectors() {
 	p.Load32At(RAX, RDX)
 	p.MovImm(RDX, p.at(checkMXCSR+4))
 	p.Load32At(RCX, RDX)
-	p.cmp(RAX, RCX)
+	p.Cmp(RAX, RCX)
 	p.expect(CheckMXCSR)
 	p.Bytes(0xdf) // fistp qword
 	p.abs(7, p.at(checkX87Got))
@@ -311,8 +311,6 @@ func (p *selfCheck) checkVectors() {
 	p.CmpMem(RAX, p.at(checkRegs))
 	p.expect(CheckX87)
 }
-
-func (p *selfCheck) cmp(x, y Reg) { p.regReg(0x39, x, y) }
 
 func (p *selfCheck) checkTime() {
 	p.Rdtsc()
@@ -327,14 +325,12 @@ func (p *selfCheck) checkIO() {
 	p.MovImm(RDX, Answer)
 	p.In32(PortAsk)
 	p.MovImm(RCX, 0xffff_ffff)
-	p.and(RAX, RCX)
-	p.cmp(RAX, RDX)
+	p.And(RAX, RCX)
+	p.Cmp(RAX, RDX)
 	p.expect(CheckPort)
 	p.MovImm(RSI, MMIOAsk)
 	p.Load32At(RAX, RSI)
-	p.cmp(RAX, RDX)
+	p.Cmp(RAX, RDX)
 	p.expect(CheckMMIO)
 	p.Out32(PortReport)
 }
-
-func (p *selfCheck) and(dst, src Reg) { p.regReg(0x21, dst, src) }
