@@ -199,6 +199,10 @@ func printable(s string) string {
 	}, s)
 }
 
+// Printable makes what a peer wrote fit to be shown: without control characters
+// and cut to at most n bytes, n > 0.
+func Printable(s string, n int) string { return bounded(s, n) }
+
 // bounded returns s printable and cut to at most n bytes at a rune boundary.
 func bounded(s string, n int) string {
 	s = printable(s)

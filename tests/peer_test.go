@@ -294,6 +294,7 @@ func TestTreacherousLender(t *testing.T) {
 	}{
 		{"control: unknown message", link.Control, 200, []byte("{}")},
 		{"control: not JSON", link.Control, ctlFailed, random},
+		{"control: a report of another", link.Control, ctlReport, []byte(`{"node":0}`)},
 		{"page: unknown message", link.Page, 200, nil},
 		{"page: random", link.Page, 1, random},
 		{"page: far outside", link.Page, 1, append(binary.LittleEndian.AppendUint64(nil, 1<<60), random...)},
@@ -574,6 +575,12 @@ func TestHostileNetwork(t *testing.T) {
 				return setup(cpu, func(m map[string]any) {
 					m["shares"] = []map[string]any{{"CPUs": 1, "Memory": 12345}, {"CPUs": 1, "Distance": 20}}
 				})
+			}},
+			{"setup: dials itself", ctlSetup, func(cpu []byte) []byte {
+				return setup(cpu, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 1, "address": v.addr}} })
+			}},
+			{"setup: dials a node that is not there", ctlSetup, func(cpu []byte) []byte {
+				return setup(cpu, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 200, "address": v.addr}} })
 			}},
 			{"setup: endless hold", ctlSetup, func(cpu []byte) []byte { return setup(cpu, func(m map[string]any) { m["hold_ns"] = int64(1 << 60) }) }},
 		} {

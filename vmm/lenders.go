@@ -247,7 +247,7 @@ func (l *lender) expect(ctx context.Context, kind uint8) error {
 			if err := decodeControl(f.payload, &why); err != nil {
 				return err
 			}
-			return errors.New(why.Error)
+			return why.reason()
 		case f.kind != kind:
 			return fmt.Errorf("it sent message %d where %d is due", f.kind, kind)
 		}
@@ -267,7 +267,10 @@ func (l *lender) watch(n *node) {
 			err = l.lost(f.err)
 		case f.kind == ctlReport:
 			var r NodeReport
-			if err = decodeControl(f.payload, &r); err != nil {
+			if err = decodeControl(f.payload, &r); err == nil && r.Node != l.node {
+				err = fmt.Errorf("%w: a report of node %d", errMalformedControl, r.Node)
+			}
+			if err != nil {
 				err = l.lost(err)
 				break
 			}
@@ -282,10 +285,10 @@ func (l *lender) watch(n *node) {
 				break
 			}
 			if why.Reset {
-				n.report(event{kind: evReset, err: errors.New(why.Error)})
+				n.report(event{kind: evReset, err: why.reason()})
 				continue
 			}
-			err = fmt.Errorf("lender %s ended the session: %s", l.spec.Address, why.Error)
+			err = fmt.Errorf("lender %s ended the session: %w", l.spec.Address, why.reason())
 		default:
 			err = l.lost(fmt.Errorf("control message %d is not expected now", f.kind))
 		}

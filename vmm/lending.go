@@ -172,25 +172,43 @@ func (s *lending) message(ctx context.Context, f frame) error {
 		if err := decodeControl(f.payload, &why); err != nil {
 			return err
 		}
-		return fmt.Errorf("the client failed: %s", why.Error)
+		return fmt.Errorf("the client failed: %w", why.reason())
 	}
 	return fmt.Errorf("control message %d is not expected now", f.kind)
 }
 
-// build makes this host's half of the guest.
-func (s *lending) build(ctx context.Context, set *setup) error {
+// check lays out the guest that a client sets up, after comparing it with what
+// was granted.
+func (s *lending) check(set *setup) (*Layout, error) {
 	layout, err := NewLayout(set.Shares)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if set.Node != s.self || int(set.Node) >= len(set.Shares) {
-		return fmt.Errorf("set up as node %d of %d, greeted as node %d", set.Node, len(set.Shares), s.self)
+		return nil, fmt.Errorf("set up as node %d of %d, greeted as node %d", set.Node, len(set.Shares), s.self)
 	}
 	if mine := set.Shares[set.Node]; mine.CPUs != s.ask.CPUs || mine.Memory != s.ask.Memory {
-		return fmt.Errorf("set up with %d CPUs and %d MiB, granted were %d and %d", mine.CPUs, mine.Memory>>20, s.ask.CPUs, s.ask.Memory>>20)
+		return nil, fmt.Errorf("set up with %d CPUs and %d MiB, granted were %d and %d", mine.CPUs, mine.Memory>>20, s.ask.CPUs, s.ask.Memory>>20)
 	}
 	if set.Hold < 0 || set.Hold > time.Second || set.Transfer < 0 || set.Transfer > time.Second {
-		return fmt.Errorf("minimum hold of %v or transfer time of %v is out of range", set.Hold, set.Transfer)
+		return nil, fmt.Errorf("minimum hold of %v or transfer time of %v is out of range", set.Hold, set.Transfer)
+	}
+	// The lenders before this one, each once: the others dial.
+	next := link.NodeID(1)
+	for _, p := range set.Dial {
+		if p.Node != next || p.Node >= s.self {
+			return nil, fmt.Errorf("told to dial node %d, as node %d of %d", p.Node, s.self, len(set.Shares))
+		}
+		next++
+	}
+	return layout, nil
+}
+
+// build makes this host's half of the guest.
+func (s *lending) build(ctx context.Context, set *setup) error {
+	layout, err := s.check(set)
+	if err != nil {
+		return err
 	}
 	features, err := vcpu.DecodeCPUID(set.CPUID)
 	if err != nil {

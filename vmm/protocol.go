@@ -62,6 +62,12 @@ type failed struct {
 	Reset bool `json:"reset,omitempty"`
 }
 
+// maxReason bounds, in bytes, what is shown of a peer's reason.
+const maxReason = 1 << 10
+
+// reason is what the peer said, fit to be shown.
+func (f *failed) reason() error { return errors.New(link.Printable(f.Error, maxReason)) }
+
 // NodeReport is what one node did for the guest.
 type NodeReport struct {
 	Node     link.NodeID   `json:"node"`

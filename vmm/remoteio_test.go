@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 
 	"coalesce/link"
@@ -54,52 +53,4 @@ func TestRemoteBus(t *testing.T) {
 	if err := <-replied; err == nil {
 		t.Error("the lender goes on waiting")
 	}
-}
-
-func FuzzIOAccessDecode(f *testing.F) {
-	var b [ioAccessSize]byte
-	a := ioAccess{CPU: 1, Size: 4, Count: 1, Write: true, Address: 0x3f8}
-	a.encode(&b)
-	f.Add(append(b[:], 1, 2, 3, 4), false)
-	f.Add(b[:], true)
-	a = ioAccess{CPU: 1, Size: 8, Count: 1, MMIO: true, Address: 0xfec00000}
-	a.encode(&b)
-	f.Add(b[:], false)
-	f.Fuzz(func(t *testing.T, in []byte, reply bool) {
-		var a ioAccess
-		data, err := a.decode(in, reply)
-		if err != nil {
-			return
-		}
-		if n := int(a.Size) * int(a.Count); n > ioMaxData || len(data) != 0 && len(data) != n {
-			t.Fatalf("%+v with %d bytes of data was accepted", a, len(data))
-		}
-		var again [ioAccessSize]byte
-		a.encode(&again)
-		if !bytes.Equal(append(again[:], data...), in) {
-			t.Fatalf("decode and encode differ for %x", in)
-		}
-	})
-}
-
-func FuzzDecodeControl(f *testing.F) {
-	f.Add([]byte(`{"node":1,"shares":[{"CPUs":1,"Memory":2097152},{"CPUs":1}],"view":1}`))
-	f.Add([]byte(`{"cpus":1}{"cpus":1}`))
-	f.Add([]byte{})
-	f.Add([]byte(" "))
-	f.Add([]byte("{"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		var s setup
-		err := decodeControl(in, &s)
-		// The end of a message is not the end of its connection.
-		if err != nil && (!errors.Is(err, errMalformedControl) || link.Lost(err)) {
-			t.Fatal(err)
-		}
-		if err == nil {
-			// What a hostile setup lays out is bounded or refused.
-			if l, err := NewLayout(s.Shares); err == nil && len(l.CPUs) > MaxCPUs {
-				t.Fatalf("%d CPUs", len(l.CPUs))
-			}
-		}
-	})
 }
