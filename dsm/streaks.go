@@ -332,6 +332,9 @@ func (e *Engine) tokenGranted(vcpu uint32) error {
 	r := e.region(page)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !e.inHoldersStreak(page) {
+		return nil // it proved its progress meanwhile: its next request goes behind the others'
+	}
 	if err := e.armLocked(r); err != nil {
 		return err
 	}
@@ -344,7 +347,8 @@ func (e *Engine) tokenGranted(vcpu uint32) error {
 const tokenCheck = noPage
 
 // checkHolder takes the token from a vCPU here that has run for the time of a
-// hold without a fault: whatever instruction needed the pages is complete.
+// hold without a fault: whatever instruction needed the pages is complete. So it
+// is if the vCPU halts: what made a streak of it was a userfault that came late.
 func (e *Engine) checkHolder() {
 	e.streaks.checking.Store(false)
 	t := e.streaks.holding.Load()
@@ -353,7 +357,7 @@ func (e *Engine) checkHolder() {
 	}
 	t.mu.Lock()
 	cpu := t.cpuTime()
-	proven := t.faults == t.faultMark && cpu-t.cpuMark >= e.hold.proof()
+	proven := t.idle.Load() || t.faults == t.faultMark && cpu-t.cpuMark >= e.hold.proof()
 	if t.faults != t.faultMark {
 		t.faultMark, t.cpuMark = t.faults, cpu
 	}
