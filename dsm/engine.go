@@ -47,19 +47,20 @@ type Clock interface {
 
 // Engine runs the protocol for one node: it answers userfaults and peers.
 //
-// Locks, in the order they are taken: a region's mu; then an outbox's mu, under
-// which twins.mu may be taken, streaks.mu or holds.mu, which are leaves.
+// Locks, in the order they are taken: a region's mu; a Thread's mu; an outbox's
+// mu; and the leaves twins.mu, streaks.mu, errands.mu and holds.mu.
 type Engine struct {
 	cfg     Config
-	mem     *uffd.Memory
-	faults  *uffd.Uffd
+	host    Host
+	kernel  *kernel // is host, but for a Driver's engine: nil
 	regions []region
 	stats   counters
 
 	scratches sync.Pool // of *scratch
 
-	peers [MaxNodes]atomic.Pointer[outbox]
-	twins twins
+	peers   [MaxNodes]atomic.Pointer[outbox]
+	errands errands
+	twins   twins
 
 	hold    minimumHold
 	holds   holdQueue
@@ -78,33 +79,51 @@ type Engine struct {
 // userfaultfd, so that the first access asks their home. Regions homed here
 // stay ordinary memory until another node first asks for one of their pages.
 func New(cfg Config) (*Engine, error) {
-	pages := cfg.Memory.Pages()
-	if pages%RegionPages != 0 || len(cfg.Homes) != pages/RegionPages {
-		return nil, fmt.Errorf("memory of %d pages needs %d home entries and whole regions of %d pages; there are %d entries",
-			pages, pages/RegionPages, RegionPages, len(cfg.Homes))
+	if err := cfg.check(cfg.Memory.Pages()); err != nil {
+		return nil, err
 	}
-	u, err := uffd.Open(cfg.Memory, uffd.Options{})
+	k, err := newKernel(cfg.Memory)
 	if err != nil {
-		return nil, fmt.Errorf("open userfaultfd for the guest's memory: %w", err)
+		return nil, err
 	}
-	e := &Engine{cfg: cfg, mem: cfg.Memory, faults: u, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
+	e, err := newEngine(cfg, k)
+	if err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	e.kernel = k
+	return e, nil
+}
+
+// check returns what is wrong with the homes of a memory of so many pages.
+func (c *Config) check(pages int) error {
+	if pages%RegionPages != 0 || len(c.Homes) != pages/RegionPages {
+		return fmt.Errorf("memory of %d pages needs %d home entries and whole regions of %d pages; there are %d entries",
+			pages, pages/RegionPages, RegionPages, len(c.Homes))
+	}
+	for i, home := range c.Homes {
+		if home >= MaxNodes {
+			return fmt.Errorf("home of region %d is node %d, limit %d", i, home, MaxNodes-1)
+		}
+	}
+	return nil
+}
+
+// newEngine makes an engine of a configuration that was checked. The host
+// stays the caller's if there is an error.
+func newEngine(cfg Config, h Host) (*Engine, error) {
+	e := &Engine{cfg: cfg, host: h, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
 	e.twins.init()
 	e.scratches.New = func() any { return new(scratch) }
 	e.hold.fixed = int64(cfg.Hold)
 	e.hold.transfer.Store(int64(max(cfg.Transfer, minTransfer)))
-	if err := e.holds.init(); err != nil {
-		return nil, errors.Join(err, u.Close())
-	}
+	e.holds.host = h
 	for i, home := range cfg.Homes {
-		if home >= MaxNodes {
-			return nil, errors.Join(fmt.Errorf("home of region %d is node %d, limit %d", i, home, MaxNodes-1), e.closeFiles())
-		}
 		e.regions[i].first = uint32(i) * RegionPages
 		e.regions[i].home = home
 	}
 	if err := e.registerForeign(); err != nil {
-		return nil, errors.Join(err, e.closeFiles())
+		return nil, err
 	}
 	return e, nil
 }
@@ -121,7 +140,7 @@ func (e *Engine) registerForeign() error {
 			e.regions[i].armed = true
 			i++
 		}
-		if err := e.faults.Register(uint32(start)*RegionPages, (i-start)*RegionPages); err != nil {
+		if err := e.host.Register(uint32(start)*RegionPages, (i-start)*RegionPages); err != nil {
 			return fmt.Errorf("register %d MiB of guest memory with userfaultfd: %w", (i-start)*2, err)
 		}
 	}
@@ -169,16 +188,15 @@ func (e *Engine) Close() error {
 	e.fail(ErrClosed)
 	for i := range e.peers {
 		if o := e.peers[i].Load(); o != nil {
-			_ = o.conn.Close()
+			_ = o.link.Close()
 		}
 	}
 	e.linked.Wait()
-	err := e.faults.Interrupt()
+	var err error
+	if e.kernel != nil {
+		err = e.kernel.Interrupt()
+	}
 	e.holds.stop()
 	e.running.Wait()
-	return errors.Join(err, e.closeFiles())
-}
-
-func (e *Engine) closeFiles() error {
-	return errors.Join(e.faults.Close(), e.holds.close())
+	return errors.Join(err, e.host.Close())
 }

@@ -25,13 +25,13 @@ func (noClock) Await(uint64) error { return nil }
 
 // cluster is several nodes in one process, joined by socket pairs.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	mems    []*uffd.Memory
 	engines []*Engine
 }
 
 // newCluster joins nodes whose memory is regions regions, homed round-robin.
-func newCluster(t *testing.T, nodes, regions int, hold time.Duration) *cluster {
+func newCluster(t testing.TB, nodes, regions int, hold time.Duration) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
 	homes := make([]NodeID, regions)

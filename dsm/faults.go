@@ -14,7 +14,7 @@ func (e *Engine) serveFaults() {
 	defer e.running.Done()
 	var buf [16]uffd.Fault
 	for {
-		n, err := e.faults.Read(buf[:])
+		n, err := e.kernel.Read(buf[:])
 		if err != nil {
 			if !errors.Is(err, uffd.ErrInterrupted) {
 				e.fail(fmt.Errorf("read userfaults: %w", err))
@@ -33,7 +33,7 @@ func (e *Engine) serveFaults() {
 }
 
 // fault handles one userfault. A write-protection message on a page that is
-// invalid by now is a write miss like any other (rule 4).
+// invalid by now is a write miss like any other (rule 4). flush follows.
 func (e *Engine) fault(f uffd.Fault) error {
 	write := f.Write || f.WP
 	if write {
@@ -73,7 +73,7 @@ func (e *Engine) fault(f uffd.Fault) error {
 		// emulator: it will spin until the page comes.
 		e.stats.faultsAgain.Add(1)
 		e.flush()
-		uffd.Breathe()
+		e.host.Breathe()
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (f *follower) learn(page uint32, write bool) {
 func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool) error {
 	if t.lastMiss != noPage && t.lastMiss != page {
 		e.withEntry(t.lastMiss, func(_ *region, en *entry) error {
-			if now() < en.heldUntil {
+			if e.host.Now() < en.heldUntil {
 				en.follower.learn(page, write)
 			}
 			return nil

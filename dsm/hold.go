@@ -1,14 +1,12 @@
 package dsm
 
 import (
-	"container/heap"
+	"cmp"
 	"fmt"
-	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // minimumHold says how long a page stays where it was installed (Mirage). What
@@ -73,12 +71,12 @@ func (h *minimumHold) proof() uint64 { return uint64(h.transfers(1)) }
 func (h *minimumHold) recheck() int64 { return max(h.transfers(1)/4, 20_000) }
 
 // holdQueue orders the commands that a minimum hold delays by the end of the
-// hold. A timerfd wakes its thread: Go's own timers round to milliseconds.
+// hold. The host's alarm tells of the first.
 type holdQueue struct {
-	fd int
+	host Host
 
 	mu      sync.Mutex
-	heap    deadlines
+	sorted  []deadline // the first one last
 	stopped bool
 }
 
@@ -87,58 +85,36 @@ type deadline struct {
 	page uint32
 }
 
-type deadlines []deadline
-
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].at < d[j].at }
-func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-func (d *deadlines) Push(x any)        { *d = append(*d, x.(deadline)) }
-func (d *deadlines) Pop() any {
-	last := (*d)[len(*d)-1]
-	*d = (*d)[:len(*d)-1]
-	return last
-}
-
-func (q *holdQueue) init() error {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("create the hold timer: %w", os.NewSyscallError("timerfd_create", err))
-	}
-	q.fd = fd
-	return nil
-}
-
 // push schedules EvRelease for page. A page held beyond its hold, by a pin or
 // the token, is released by that and only tried here.
 func (q *holdQueue) push(at int64, page uint32) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	heap.Push(&q.heap, deadline{at, page})
-	if q.heap[0].at == at {
+	i, _ := slices.BinarySearchFunc(q.sorted, at, func(d deadline, at int64) int { return cmp.Compare(at, d.at) })
+	q.sorted = slices.Insert(q.sorted, i, deadline{at, page})
+	if i == len(q.sorted)-1 {
 		q.armLocked()
 	}
 }
 
-// armLocked sets the timer to the first deadline. mu must be held.
+// armLocked sets the alarm to the first deadline. mu must be held.
 func (q *holdQueue) armLocked() {
-	in := int64(1)
-	if !q.stopped {
-		if len(q.heap) == 0 {
-			return
-		}
-		in = max(1, q.heap[0].at-now())
+	switch n := len(q.sorted); {
+	case q.stopped:
+		q.host.SetAlarm(1)
+	case n > 0:
+		q.host.SetAlarm(max(1, q.sorted[n-1].at-q.host.Now()))
 	}
-	// Fails for a bad descriptor or time only; both are ours.
-	_ = unix.TimerfdSettime(q.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(in)}, nil)
 }
 
-// due removes the pages whose hold has ended.
+// due removes the pages whose hold has ended, as many as there is room for.
 func (q *holdQueue) due(into []uint32) (pages []uint32, stopped bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t := now()
-	for len(q.heap) > 0 && q.heap[0].at <= t && len(into) < cap(into) {
-		into = append(into, heap.Pop(&q.heap).(deadline).page)
+	t := q.host.Now()
+	for n := len(q.sorted); n > 0 && q.sorted[n-1].at <= t && len(into) < cap(into); n-- {
+		into = append(into, q.sorted[n-1].page)
+		q.sorted = q.sorted[:n-1]
 	}
 	q.armLocked()
 	return into, q.stopped
@@ -149,11 +125,11 @@ func (q *holdQueue) due(into []uint32) (pages []uint32, stopped bool) {
 func (q *holdQueue) expire() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.heap) == 0 {
+	if len(q.sorted) == 0 {
 		return
 	}
-	for i := range q.heap {
-		q.heap[i].at = 0
+	for i := range q.sorted {
+		q.sorted[i].at = 0
 	}
 	q.armLocked()
 }
@@ -165,34 +141,40 @@ func (q *holdQueue) stop() {
 	q.armLocked()
 }
 
-func (q *holdQueue) close() error { return unix.Close(q.fd) }
-
 // serveHolds carries out deferred commands when their hold ends.
 func (e *Engine) serveHolds() {
 	LockServiceThread("holds")
 	defer e.running.Done()
-	var expirations [8]byte
-	pages := make([]uint32, 0, 64)
 	for {
-		if _, err := unix.Read(e.holds.fd, expirations[:]); err != nil && err != unix.EINTR {
-			e.fail(fmt.Errorf("read the hold timer: %w", err))
+		if err := e.kernel.awaitAlarm(); err != nil {
+			e.fail(fmt.Errorf("await the hold timer: %w", err))
 			return
 		}
-		due, stopped := e.holds.due(pages)
-		if stopped {
+		if stopped := e.releaseDue(); stopped {
 			return
-		}
-		for _, page := range due {
-			if page == tokenCheck {
-				e.checkHolder()
-				continue
-			}
-			if err := e.release(page); err != nil {
-				e.fail(err)
-			}
 		}
 		e.flush() // what was held together goes together
 	}
+}
+
+// releaseDue looks at what is due, a batch of it; if there is more, the alarm is
+// set. flush follows. It reports whether the session is over.
+func (e *Engine) releaseDue() (stopped bool) {
+	var room [64]uint32
+	due, stopped := e.holds.due(room[:0])
+	if stopped {
+		return true
+	}
+	for _, page := range due {
+		if page == tokenCheck {
+			e.checkHolder()
+			continue
+		}
+		if err := e.release(page); err != nil {
+			e.fail(err)
+		}
+	}
+	return false
 }
 
 // release carries out the command deferred for page, unless it is held still.

@@ -21,15 +21,16 @@ const frameSize = 32 << 10
 // Whoever adds flushes when it is done (Engine.flush). That sends what others
 // have added meanwhile, too, so nothing waits for longer than its own flush.
 type outbox struct {
-	conn    *link.Conn
+	link    Link
 	pending atomic.Bool // there is something to flush
 
-	mu  sync.Mutex // a leaf below a region's mu
-	buf []byte
+	mu    sync.Mutex // below a region's and a Thread's
+	buf   []byte
+	frame [1][]byte // buf, as Send wants it
 }
 
-func newOutbox(c *link.Conn) *outbox {
-	return &outbox{conn: c, buf: make([]byte, 0, frameSize)}
+func newOutbox(l Link) *outbox {
+	return &outbox{link: l, buf: make([]byte, 0, frameSize)}
 }
 
 // maxMessage is the most a message takes, in bytes.
@@ -56,14 +57,16 @@ func (o *outbox) flushLocked(e *Engine) error {
 		return nil
 	}
 	h := link.Header{Kind: frameKind, View: e.cfg.View, Interval: e.interval.Load(), TSC: e.cfg.Clock.Now()}
-	err := o.conn.Send(h, o.buf)
+	o.frame[0] = o.buf
+	err := o.link.Send(h, o.frame[:]...)
 	o.buf = o.buf[:0]
 	return err
 }
 
-// flush sends what was gathered for peers. Whatever called send, and holds no
-// lock any more, ends with it.
+// flush runs errands and sends what was gathered for peers. Whatever called send,
+// and holds no lock any more, ends with it.
 func (e *Engine) flush() {
+	e.runErrands()
 	for i := range e.peers {
 		o := e.peers[i].Load()
 		if o == nil || !o.pending.Load() {
@@ -105,7 +108,7 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 		return fmt.Errorf("send page %#x to node %d: %w", m.Page, to, err)
 	}
 	defer o.mu.Unlock()
-	page := e.mem.Alias(m.Page, 1)
+	page := e.host.Alias(m.Page, 1)
 	// The runs go where they will be sent from, behind headers yet to come.
 	start := len(o.buf)
 	at := start + MsgSize + contentHeader

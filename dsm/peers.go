@@ -11,14 +11,22 @@ import (
 // AddPeer connects a node: c carries the Page class to it and is read on a
 // thread of its own from now on. The engine closes c.
 func (e *Engine) AddPeer(node NodeID, c *link.Conn) error {
-	if node >= MaxNodes || node == e.cfg.Self {
-		return fmt.Errorf("node %d cannot be a peer of node %d", node, e.cfg.Self)
-	}
-	if !e.peers[node].CompareAndSwap(nil, newOutbox(c)) {
-		return fmt.Errorf("node %d is connected already", node)
+	if err := e.connect(node, c); err != nil {
+		return err
 	}
 	e.linked.Add(1)
 	go e.servePeer(node, c)
+	return nil
+}
+
+// connect gives a node an outbox, whose frames l carries.
+func (e *Engine) connect(node NodeID, l Link) error {
+	if node >= MaxNodes || node == e.cfg.Self {
+		return fmt.Errorf("node %d cannot be a peer of node %d", node, e.cfg.Self)
+	}
+	if !e.peers[node].CompareAndSwap(nil, newOutbox(l)) {
+		return fmt.Errorf("node %d is connected already", node)
+	}
 	return nil
 }
 
@@ -34,18 +42,23 @@ func (e *Engine) servePeer(node NodeID, c *link.Conn) {
 			e.flush()
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("connection closed by the peer: %w", err)
-			}
-			err = &link.PeerError{Node: node, Class: link.Page, Err: err}
-			c.Abort(err) // the peer learns why
-			e.fail(err)
+			e.lost(node, err)
 			return
 		}
 	}
 }
 
-// receive handles one frame of a peer: its messages in their order.
+// lost ends the session since a peer, or the link to it, is gone or broke a rule.
+func (e *Engine) lost(node NodeID, err error) {
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("connection closed by the peer: %w", err)
+	}
+	err = &link.PeerError{Node: node, Class: link.Page, Err: err}
+	e.peers[node].Load().link.Abort(err) // the peer learns why
+	e.fail(err)
+}
+
+// receive handles one frame of a peer: its messages in their order. flush follows.
 func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 	switch {
 	case h.Kind != frameKind:
@@ -58,7 +71,7 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 	shown := false // the guest may see what the frame brings
 	for len(b) > 0 {
 		var m Msg
-		rest, err := m.Decode(b, uint32(e.mem.Pages()))
+		rest, err := m.Decode(b, uint32(e.host.Pages()))
 		if err != nil {
 			return err
 		}

@@ -25,31 +25,41 @@ type pinWaiter struct {
 // that has one page pinned must not wait for another: two devices could wait
 // for each other. It returns the session's error when it ends first.
 func (e *Engine) Pin(gpa uint64, n int, write bool) (Pinned, error) {
-	page, ok := e.mem.Index(gpa)
-	off := int(gpa % PageSize)
-	if !ok || n < 0 || off+n > PageSize {
-		return Pinned{}, fmt.Errorf("pin %d bytes at guest address %#x: outside memory or across a page boundary", n, gpa)
-	}
-	pinned := Pinned{Bytes: e.mem.Alias(page, 1)[off : off+n], engine: e, page: page, write: write}
-	if err := e.Err(); err != nil {
-		return Pinned{}, err
-	}
-	e.stats.pins.Add(1)
-	w, err := e.pinOrWait(page, write)
+	pinned, ready, err := e.pin(gpa, n, write)
 	e.flush()
-	if err != nil {
-		e.fail(err)
-		return Pinned{}, err
-	}
-	if w == nil {
-		return pinned, nil
+	if err != nil || ready == nil {
+		return pinned, err
 	}
 	select {
-	case <-w.ready:
+	case <-ready:
 		return pinned, nil
 	case <-e.failed:
 		return Pinned{}, e.failErr
 	}
+}
+
+// pin is Pin without the wait: the pin is in force once ready is closed, or at
+// once if ready is nil. flush follows.
+func (e *Engine) pin(gpa uint64, n int, write bool) (p Pinned, ready <-chan struct{}, err error) {
+	page, ok := e.host.Index(gpa)
+	off := int(gpa % PageSize)
+	if !ok || n < 0 || off+n > PageSize {
+		return Pinned{}, nil, fmt.Errorf("pin %d bytes at guest address %#x: outside memory or across a page boundary", n, gpa)
+	}
+	if err := e.Err(); err != nil {
+		return Pinned{}, nil, err
+	}
+	e.stats.pins.Add(1)
+	w, err := e.pinOrWait(page, write)
+	if err != nil {
+		e.fail(err)
+		return Pinned{}, nil, err
+	}
+	p = Pinned{Bytes: e.host.Alias(page, 1)[off : off+n], engine: e, page: page, write: write}
+	if w != nil {
+		ready = w.ready
+	}
+	return p, ready, nil
 }
 
 // pinOrWait pins a page, or returns a waiter whose pin the page's coming puts in

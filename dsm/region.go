@@ -3,7 +3,6 @@ package dsm
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"coalesce/dsm/uffd"
 )
@@ -67,7 +66,7 @@ func (e *Engine) armLocked(r *region) error {
 	if r.armed {
 		return nil
 	}
-	if err := e.faults.Register(r.first, RegionPages); err != nil {
+	if err := e.host.Register(r.first, RegionPages); err != nil {
 		return fmt.Errorf("register region %#x with userfaultfd: %w", r.first, err)
 	}
 	r.armed = true
@@ -98,7 +97,7 @@ func (e *Engine) stepLocked(r *region, page uint32, ev Event, c *content) (pinne
 			return false, err
 		}
 		if wanted == WantNothing && en.page.Want != WantNothing {
-			en.requested = now()
+			en.requested = e.host.Now()
 		}
 		for _, a := range s.out.All() {
 			if a.Op == OpPinned {
@@ -137,7 +136,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		}
 		return e.send(a.To, &a.Msg)
 	case OpInstall:
-		if err := c.apply(e.mem.Alias(page, 1), en.lineage.version); err != nil {
+		if err := c.apply(e.host.Alias(page, 1), en.lineage.version); err != nil {
 			return err
 		}
 		en.lineage.fetched(from, e.cfg.Self, c.version, c.holders)
@@ -155,7 +154,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		e.installed(en, true)
 		en.habit.upgraded()
 		e.stats.upgrades.Add(1)
-		err := e.faults.Unprotect(page, 1)
+		err := e.host.Unprotect(page, 1)
 		e.arrived(page)
 		return e.wrap("lift the write protection of", page, err)
 	case OpResolve:
@@ -166,11 +165,11 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		return e.mapPage(page, false)
 	case OpProtect:
 		e.stats.downgrades.Add(1)
-		return e.wrap("write-protect", page, e.faults.WriteProtect(page, 1))
+		return e.wrap("write-protect", page, e.host.WriteProtect(page, 1))
 	case OpZap:
 		e.stats.invalidations.Add(1)
 		en.habit.left()
-		return e.wrap("unmap", page, e.faults.Zap(page, 1))
+		return e.wrap("unmap", page, e.host.Zap(page, 1))
 	case OpDefer:
 		e.stats.deferred.Add(1)
 		e.holds.push(e.recheckAt(en), page)
@@ -182,7 +181,7 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s guest page %#x: %w", what, e.mem.GPA(page), err)
+	return fmt.Errorf("%s guest page %#x: %w", what, e.host.GPA(page), err)
 }
 
 // writable prepares for a page to be written from now on: what its content
@@ -191,7 +190,7 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 func (e *Engine) writable(en *entry, page uint32) {
 	en.lineage.dirty = true
 	if en.returned {
-		en.twin = e.twins.take(page, en.twin, e.mem.Alias(page, 1))
+		en.twin = e.twins.take(page, en.twin, e.host.Alias(page, 1))
 	}
 	en.returned = true
 }
@@ -199,7 +198,7 @@ func (e *Engine) writable(en *entry, page uint32) {
 // installed starts the minimum hold of a page that was waited for. delayed says
 // that its coming took longer than the transfer.
 func (e *Engine) installed(en *entry, delayed bool) {
-	t := now()
+	t := e.host.Now()
 	took := t - en.requested
 	e.stats.latency.record(took)
 	if !delayed {
@@ -216,7 +215,7 @@ func (e *Engine) installed(en *entry, delayed bool) {
 // page could not make use of it yet, or it belongs to the streak of the token's
 // holder.
 func (e *Engine) held(en *entry, page uint32) bool {
-	t := now()
+	t := e.host.Now()
 	if t < en.heldUntil && en.thread != nil && en.thread.needs(t) > 0 {
 		return true
 	}
@@ -225,7 +224,7 @@ func (e *Engine) held(en *entry, page uint32) bool {
 
 // recheckAt is when a held page is to be looked at again.
 func (e *Engine) recheckAt(en *entry) int64 {
-	t := now()
+	t := e.host.Now()
 	wait := e.hold.recheck()
 	if en.thread != nil {
 		wait = max(wait, en.thread.needs(t))
@@ -236,7 +235,7 @@ func (e *Engine) recheckAt(en *entry) int64 {
 // mapPage maps a page whose content the alias holds and wakes its waiters.
 func (e *Engine) mapPage(page uint32, writable bool) error {
 	for {
-		_, err := e.faults.Continue(page, 1, !writable)
+		_, err := e.host.Continue(page, 1, !writable)
 		switch err {
 		case nil:
 			return nil
@@ -254,9 +253,9 @@ func (e *Engine) mapPage(page uint32, writable bool) error {
 // rouse wakes the waiters of a page that is mapped.
 func (e *Engine) rouse(page uint32, writable bool) error {
 	if writable {
-		return e.wrap("lift the write protection of", page, e.faults.Unprotect(page, 1))
+		return e.wrap("lift the write protection of", page, e.host.Unprotect(page, 1))
 	}
-	return e.wrap("wake the waiters of", page, e.faults.Wake(page, 1))
+	return e.wrap("wake the waiters of", page, e.host.Wake(page, 1))
 }
 
 // faultAround is how many pages one local fault maps, when all of them are
@@ -277,11 +276,11 @@ func (e *Engine) mapAround(r *region, page uint32) error {
 	for last+1 < block+faultAround && exclusive(last+1) {
 		last++
 	}
-	if err := e.mem.PopulateAlias(first, int(last-first+1)); err != nil {
+	if err := e.host.PopulateAlias(first, int(last-first+1)); err != nil {
 		return e.wrap("populate", first, err)
 	}
 	for p := first; p <= last; {
-		n, err := e.faults.Continue(p, int(last-p+1), false)
+		n, err := e.host.Continue(p, int(last-p+1), false)
 		switch err {
 		case nil, uffd.ErrPartial:
 		case uffd.ErrPresent:
@@ -299,8 +298,3 @@ func (e *Engine) mapAround(r *region, page uint32) error {
 	}
 	return nil
 }
-
-var epoch = time.Now()
-
-// now returns monotonic ns.
-func now() int64 { return int64(time.Since(epoch)) }

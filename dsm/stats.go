@@ -73,7 +73,7 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	c := &e.stats
 	s := Stats{
-		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(), FaultsVanished: e.faults.Vanished(),
+		FaultsRead: c.faultsRead.Load(), FaultsWrite: c.faultsWrite.Load(), FaultsLocal: c.faultsLocal.Load(), FaultsAgain: c.faultsAgain.Load(), FaultsVanished: e.host.Vanished(),
 		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(), PagesChanged: c.pagesChanged.Load(), PagesKnown: c.pagesKnown.Load(),
 		Upgrades: c.upgrades.Load(), Downgrades: c.downgrades.Load(), Invalidations: c.invalidations.Load(),
 		Deferred: c.deferred.Load(), Fetched: c.fetched.Load(),
@@ -84,7 +84,7 @@ func (e *Engine) Stats() Stats {
 	s.Transfer, s.Hold = e.hold.transfer.Load()/1000, e.hold.limit()/1000
 	for i := range e.peers {
 		if o := e.peers[i].Load(); o != nil {
-			l := o.conn.Stats()
+			l := o.link.Stats()
 			s.BytesIn += l.BytesIn
 			s.BytesOut += l.BytesOut
 		}
@@ -108,7 +108,7 @@ func (e *Engine) Hottest(n int) []HotPage {
 	var hot []HotPage
 	e.eachEntry(func(page uint32, _ *region, en *entry) {
 		if en.moves > 0 {
-			hot = append(hot, HotPage{e.mem.GPA(page), en.moves})
+			hot = append(hot, HotPage{e.host.GPA(page), en.moves})
 		}
 	})
 	slices.SortFunc(hot, func(a, b HotPage) int {
@@ -139,9 +139,9 @@ func (e *Engine) Dump(w io.Writer) {
 		if en.page.Want == WantNothing && en.page.Deferred == Nothing && en.dir.Phase == Idle && en.page.Pins == 0 {
 			return
 		}
-		fmt.Fprintf(w, "gpa %#x home %d: copy %+v", e.mem.GPA(page), r.home, en.page)
+		fmt.Fprintf(w, "gpa %#x home %d: copy %+v", e.host.GPA(page), r.home, en.page)
 		if en.page.Want != WantNothing {
-			fmt.Fprintf(w, " for %d us", (now()-en.requested)/1000)
+			fmt.Fprintf(w, " for %d us", (e.host.Now()-en.requested)/1000)
 		}
 		if r.home == e.cfg.Self {
 			fmt.Fprintf(w, " directory %+v", en.dir)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // streaks is the node's side of forward progress: the streak of each vCPU, and
@@ -37,7 +35,7 @@ type Thread struct {
 	// The fault reader alone uses these.
 	lastMiss uint32 // page it was last expected to need; noPage before the first
 
-	mu     sync.Mutex // a leaf below a region's mu
+	mu     sync.Mutex // below a region's
 	streak Streak
 	seen   uint64 // proofs the streak knows of
 	faults uint64 // pages faulted on
@@ -86,7 +84,7 @@ func (e *Engine) threadOf(tid uint32) *Thread {
 // is locked.
 func (t *Thread) awaitPage(page uint32) {
 	if t.waiting.Swap(page) != page {
-		t.since.Store(now())
+		t.since.Store(t.engine.host.Now())
 	}
 	if t.stall != nil {
 		t.stall(true)
@@ -170,24 +168,25 @@ func (t *Thread) prove() {
 	t.seen = t.proofs.Load()
 	release := t.streak.Proof()
 	t.mu.Unlock()
-	if release {
-		t.engine.giveBack(t, pages[:n])
+	if !release {
+		return
 	}
+	if err := t.engine.giveBack(t, pages[:n]); err != nil {
+		t.engine.fail(err)
+	}
+	t.engine.flush()
 }
 
-// giveBack returns the token and carries out what the streak delayed.
-func (e *Engine) giveBack(t *Thread, pages []uint32) {
-	defer e.flush()
+// giveBack returns the token and carries out what the streak delayed. No lock
+// may be held; flush follows.
+func (e *Engine) giveBack(t *Thread, pages []uint32) error {
 	e.streaks.holding.CompareAndSwap(t, nil)
 	for _, p := range pages {
 		if err := e.release(p); err != nil {
-			e.fail(err)
-			return
+			return err
 		}
 	}
-	if err := e.sendToken(0, TokenRelease, t.index); err != nil {
-		e.fail(err)
-	}
+	return e.sendToken(0, TokenRelease, t.index)
 }
 
 // faulted adds a page to a vCPU's streak, first ending one that a proof or its
@@ -221,9 +220,10 @@ func (e *Engine) endStreakLocked(t *Thread) {
 		t.streak.Proof() // nothing to give back: no copy of the pages on the fault path
 		return
 	}
-	pages := append([]uint32(nil), t.streak.Pages()...)
+	x := errand{thread: t}
+	x.n = copy(x.pages[:], t.streak.Pages())
 	t.streak.Proof()
-	go e.giveBack(t, pages)
+	e.errands.add(&x)
 }
 
 // ranLocked reports whether the thread has used the processor for the time of
@@ -255,18 +255,12 @@ func (e *Engine) inHoldersStreak(page uint32) bool {
 	return t.streak.Holding() && t.seen == t.proofs.Load() && t.streak.Open(page)
 }
 
-// sendToken sends a Token message, or handles it here when it is ours. No
-// region's lock is needed; those of the sender may be held, so what a message
-// to ourselves sets off runs on its own goroutine.
+// sendToken sends a Token message; flush follows. Regions may be locked, so one
+// to this node itself becomes an errand.
 func (e *Engine) sendToken(to NodeID, k Kind, vcpu uint32) error {
 	m := Msg{Kind: k, Page: vcpu}
 	if to == e.cfg.Self {
-		go func() {
-			if err := e.tokenMessage(to, m); err != nil {
-				e.fail(err)
-			}
-			e.flush()
-		}()
+		e.errands.add(&errand{msg: m})
 		return nil
 	}
 	return e.send(to, &m)
@@ -372,18 +366,9 @@ func (e *Engine) checkHolder() {
 // watchHolder has checkHolder run before long, once.
 func (e *Engine) watchHolder() {
 	if e.streaks.checking.CompareAndSwap(false, true) {
-		e.holds.push(now()+int64(e.hold.proof()), tokenCheck)
+		e.holds.push(e.host.Now()+int64(e.hold.proof()), tokenCheck)
 	}
 }
 
 // cpuTime returns the CPU time of the vCPU's thread in ns, 0 once it is gone.
-func (t *Thread) cpuTime() uint64 {
-	var ts unix.Timespec
-	// The kernel's encoding of a thread's clock (include/linux/posix-timers.h):
-	// the complement of the tid, CPUCLOCK_PERTHREAD_MASK, CPUCLOCK_SCHED.
-	clock := ^int32(t.tid)<<3 | 4 | 2
-	if err := unix.ClockGettime(clock, &ts); err != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
-}
+func (t *Thread) cpuTime() uint64 { return t.engine.host.CPUTime(t.tid) }
