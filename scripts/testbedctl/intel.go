@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"coalesce/scripts/testbedctl/pty"
 )
@@ -88,8 +91,47 @@ func bootIntel(o *options, kernel string, ramdisk *os.File) (*machine, error) {
 		_, _ = io.Copy(&m.errors, logs) // until Bochs ends
 		logs.Close()
 	}()
-	go func() { _, _ = io.Copy(io.Discard, m.display) }() // until Bochs ends
+	go watchDisplay(m.display, &m.errors)
 	return m, nil
+}
+
+// screenLine is where a debugger build, whose terminal is the debugger's, says which other one it draws its screen on.
+var screenLine = regexp.MustCompile(`Bochs connected to screen "(/dev/pts/\d+)"`)
+
+// watchDisplay keeps in said what comes on Bochs' terminal until Bochs ends, and takes what Bochs draws on its other one
+// from there: without a reader that is full after some minutes, and Bochs waits for ever.
+func watchDisplay(display io.Reader, said io.Writer) {
+	lines := bufio.NewReader(display)
+	for {
+		line, err := lines.ReadString('\n')
+		_, _ = io.WriteString(said, line) // never fails
+		if name := screenLine.FindStringSubmatch(line); name != nil {
+			go func() {
+				if err := drain(name[1]); err != nil {
+					fmt.Fprintf(said, "testbed: Bochs' screen: %v\n", err)
+				}
+			}()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// drain reads what is written to the other side of a terminal, until that is closed.
+func drain(name string) error {
+	tty, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	if _, err := term.MakeRaw(int(tty.Fd())); err != nil { // neither waits for line ends nor echoes
+		return err
+	}
+	if _, err := io.Copy(io.Discard, tty); !errors.Is(err, unix.EIO) {
+		return err
+	}
+	return nil
 }
 
 // bochsConfig is Bochs' configuration file. It is a debugger build: -rc lets it go.
