@@ -209,13 +209,16 @@ func fakeLender(t *testing.T, h *lab.Host, addr string, change func(*link.Hello)
 	})
 }
 
-// drain reads frames until the connection ends.
+// drain reads control frames until the connection ends, and knows of a stop.
 func drain(c *link.Conn) {
 	var h link.Header
 	buf := make([]byte, link.Control.MaxPayload())
 	for {
 		if _, err := c.Recv(&h, buf); err != nil {
 			return
+		}
+		if h.Kind == ctlStop {
+			_ = c.Send(link.Header{Kind: ctlStop}, []byte("{}")) // a client that has gone needs no answer
 		}
 	}
 }
@@ -272,7 +275,7 @@ const (
 	ctlLinked
 	ctlStart
 	ctlReport
-	_ // stop
+	ctlStop
 	ctlFailed
 )
 
@@ -293,6 +296,7 @@ func TestTreacherousLender(t *testing.T) {
 		body  []byte
 	}{
 		{"control: unknown message", link.Control, 200, []byte("{}")},
+		{"control: knows of a stop before there is one", link.Control, ctlStop, []byte("{}")},
 		{"control: not JSON", link.Control, ctlFailed, random},
 		{"control: a report of another", link.Control, ctlReport, []byte(`{"node":0}`)},
 		{"page: unknown message", link.Page, 200, nil},

@@ -53,6 +53,47 @@ func TestSpan(t *testing.T) {
 	exit(t, l.Process, shortly, 0)
 }
 
+// TestTwoLenders: a guest of three nodes, whose lenders connect with each other at the client's word; and what the client
+// and the one learn when the other is killed.
+func TestTwoLenders(t *testing.T) {
+	needSpan(t)
+	p := newPlace(t)
+	first := p.lend(t, "--cpus", "1", "--memory", "64M")
+	const port = "7412"
+	second, err := p.lender.Start(lab.Command{Name: "second", Path: files.Program,
+		Args: append([]string{"lend"}, allowed([]string{"--listen", p.ip + ":" + port})...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, second.Stderr, shortly, "lending")
+	lenders := []string{p.borrow("cpus=1,memory=64M"), "--lender", p.ip + ":" + port + ",cpus=1,distance=30"}
+
+	c := p.run(t, append(lenders, "--kernel", script(t, "hello\n", bare.PowerOff), "--memory", "64M", "--json")...)
+	exit(t, c, shortly, 0)
+	r, err := product.Report(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Nodes) != 3 {
+		t.Errorf("reported: %+v", r)
+	}
+	for _, l := range []*lab.Process{first.Process, second} {
+		await(t, l.Stderr, shortly, "session over, "+product.SessionOver)
+	}
+
+	from := first.Stderr.Len()
+	c = p.run(t, append(lenders, "--kernel", pair(t), "--memory", "64M")...)
+	await(t, c.Stdout, shortly, bare.PairAlive)
+	second.Kill()
+	exit(t, c, shortly, 1)
+	line := complaint(t, c, "lender "+p.ip+":"+port+" is lost")
+	saw(t, "client: %q", line)
+	saw(t, "the other lender: %q", awaitFrom(t, first.Stderr, from, shortly, product.SessionOver))
+	if strings.Contains(line, "sent what") {
+		t.Errorf("a lender that was killed is blamed: %q", line)
+	}
+}
+
 // session is a Pair that runs on both hosts.
 type session struct {
 	*place

@@ -310,13 +310,16 @@ func (c *client) reason(first event) error {
 	return first.err
 }
 
-// close ends the sessions in order, each when its lender has given everything
-// back, and then this node: a link that ended before would look to the lender
-// as if this host had failed.
+// close ends the sessions in order and then this node. First every lender is to
+// know of the end, then each gives everything back: a link that ended before
+// would look to the lender at its other end like a failure.
 func (c *client) close() error {
 	var errs []error
 	for _, l := range c.lenders {
 		l.stop()
+	}
+	for _, l := range c.lenders {
+		l.awaitStop()
 	}
 	for _, l := range c.lenders {
 		errs = append(errs, l.close())

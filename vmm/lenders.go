@@ -9,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"coalesce/link"
@@ -92,8 +93,9 @@ type lender struct {
 	control *link.Conn
 	frames  chan frame
 	reports chan NodeReport
-	watched chan struct{} // closed when watch has ended; nil before
-	stopped bool
+	watched chan struct{} // closed when watch or drain has ended; nil before either
+	stopped atomic.Bool   // stop was called
+	heard   chan struct{} // closed by watch or drain when the lender knows of the stop
 	cpuid   *vcpu.CPUIDSet
 	tscSync link.Sample // what the lender's TSC offset was taken from
 }
@@ -113,7 +115,7 @@ func (c *client) greetLenders(ctx context.Context) error {
 		return fmt.Errorf("make a session id: %w", err)
 	}
 	for i, spec := range c.cfg.Lenders {
-		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1)}
+		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), heard: make(chan struct{})}
 		if err := l.greet(ctx, host); err != nil {
 			return err
 		}
@@ -260,9 +262,11 @@ func (l *lender) expect(ctx context.Context, kind uint8) error {
 // watch passes on what the lender reports while the guest runs.
 func (l *lender) watch(n *node) {
 	defer close(l.watched)
+	heard, explained := false, false
 	for f := range l.frames {
 		var err error
 		switch {
+		case f.err != nil && explained:
 		case f.err != nil:
 			err = l.lost(f.err)
 		case f.kind == ctlReport:
@@ -288,7 +292,16 @@ func (l *lender) watch(n *node) {
 				n.report(event{kind: evReset, err: why.reason()})
 				continue
 			}
+			explained = true // the connection's end is no news after that
 			err = fmt.Errorf("lender %s ended the session: %w", l.spec.Address, why.reason())
+			if why.Lost != 0 {
+				// The one that is lost shows it best itself.
+				n.report(event{kind: evFailed, err: err})
+				continue
+			}
+		case f.kind == ctlStop && l.stopped.Load() && !heard:
+			heard = true
+			close(l.heard)
 		default:
 			err = l.lost(fmt.Errorf("control message %d is not expected now", f.kind))
 		}
@@ -338,25 +351,48 @@ func (l *lender) report(ctx context.Context, host *Host) (NodeReport, error) {
 // stop tells the lender that the session is over. The control link may be
 // broken already, in which case the lender knows.
 func (l *lender) stop() {
-	if l.stopped {
+	if l.stopped.Swap(true) {
 		return
 	}
-	l.stopped = true
+	if l.watched == nil {
+		l.watched = make(chan struct{})
+		go l.drain()
+	}
 	_ = sendControl(l.control, ctlStop, struct{}{})
-	l.control.CloseWrite()
+}
+
+// drain takes what a lender says that never got to the guest's start.
+func (l *lender) drain() {
+	defer close(l.watched)
+	heard := false
+	for f := range l.frames {
+		if f.kind == ctlStop && !heard {
+			heard = true
+			close(l.heard)
+		}
+	}
+}
+
+// awaitStop returns when the lender knows of the stop, or is gone.
+func (l *lender) awaitStop() {
+	timeout := time.NewTimer(setupTimeout)
+	defer timeout.Stop()
+	select {
+	case <-l.heard:
+	case <-l.watched:
+	case <-timeout.C:
+		l.control.Abort(errors.New("the lender does not answer"))
+	}
 }
 
 // close waits until the lender has given everything back, which it shows by
 // closing its end, and closes the control connection.
 func (l *lender) close() error {
 	l.stop()
+	l.awaitStop()
+	l.control.CloseWrite()
 	timer := time.AfterFunc(setupTimeout, func() { l.control.Abort(errors.New("the lender does not close the session")) })
 	defer timer.Stop()
-	if l.watched != nil {
-		<-l.watched
-	} else {
-		for range l.frames {
-		}
-	}
+	<-l.watched
 	return l.control.Close()
 }

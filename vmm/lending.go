@@ -20,10 +20,12 @@ const pageSize = dsm.PageSize
 // lending is one client's session on a lender.
 //
 //	welcomed ── setup ──► building ──► ready ── all links ──► linked ── start ──► running
-//	    └────────────────────┴───────────┴─── stop, failure, link lost ──┴──────────┘
-//	                                            │
-//	                                            ▼
-//	                                          over: nothing of it is left
+//	    ├────────────────────┴───────────┴─── stop ──────────────┴──────────────────┤
+//	    │                                      ▼                                    │
+//	    │                                  stopping: the others may go from now on  │
+//	    │                                      │ the client closes                  │
+//	    │                                      ▼                                    │
+//	    └── failure, link lost ──────────►   over: nothing of it is left ◄──────────┘
 type lending struct {
 	lender   *Lender
 	ask      ask
@@ -39,6 +41,7 @@ type lending struct {
 	stopDump func()
 	missing  map[linkName]bool // connections that do not stand yet
 	running  bool
+	stopping bool // the client knows of the end; nobody's going is a failure from now on
 }
 
 // linkName names a connection of a session.
@@ -65,7 +68,7 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 	err = s.serve(ctx, frames)
 	if err != nil && !errors.Is(err, errStopped) && !clientGone(err) {
 		// Best effort: the control link itself may be what failed.
-		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error()})
+		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error(), Lost: lostFellow(err)})
 	}
 	if s.node != nil {
 		s.stopDump()
@@ -91,6 +94,16 @@ func clientGone(err error) bool {
 	return errors.Is(err, io.EOF) && (!errors.As(err, &peer) || peer.Node == 0)
 }
 
+// lostFellow returns the fellow lender whose connection has ended, 0 if that is
+// not what happened.
+func lostFellow(err error) link.NodeID {
+	var peer *link.PeerError
+	if errors.As(err, &peer) && link.Lost(peer.Err) {
+		return peer.Node
+	}
+	return 0
+}
+
 // readControl reads control messages on a goroutine of its own until the
 // connection ends; the last frame carries the error.
 func readControl(c *link.Conn) chan frame {
@@ -114,13 +127,16 @@ func readControl(c *link.Conn) chan frame {
 }
 
 func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
-	var events chan event
 	for {
-		if s.node != nil {
+		var events chan event
+		if s.node != nil && !s.stopping {
 			events = s.node.events
 		}
 		select {
 		case f := <-frames:
+			if s.stopping && errors.Is(f.err, io.EOF) {
+				return errStopped
+			}
 			if f.err != nil {
 				return fmt.Errorf("control link: %w", f.err)
 			}
@@ -165,8 +181,9 @@ func (s *lending) message(ctx context.Context, f frame) error {
 		return s.node.vm.Resume(ctx)
 	case f.kind == ctlReport && s.node != nil:
 		return sendControl(s.control, ctlReport, s.node.makeReport(s.lender.cfg.Host.Name))
-	case f.kind == ctlStop:
-		return errStopped
+	case f.kind == ctlStop && !s.stopping:
+		s.stopping = true
+		return sendControl(s.control, ctlStop, struct{}{})
 	case f.kind == ctlFailed:
 		var why failed
 		if err := decodeControl(f.payload, &why); err != nil {
@@ -269,7 +286,7 @@ func (s *lending) dial(ctx context.Context, peers []peerAddress) error {
 // join welcomes a connection of this session.
 func (s *lending) join(in *link.Incoming) error {
 	name := linkName{in.Hello.From, in.Hello.Class}
-	if s.node == nil || !s.missing[name] || in.Hello.To != s.self {
+	if s.node == nil || s.stopping || !s.missing[name] || in.Hello.To != s.self {
 		s.lender.refuse(in, CodeSession, fmt.Sprintf("a %v connection from node %d is not expected", name.class, name.peer))
 		return nil
 	}

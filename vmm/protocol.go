@@ -19,7 +19,7 @@ const (
 	ctlLinked            // lender → client: every link of it stands
 	ctlStart             // client → lender
 	ctlReport            // client → lender: asks; lender → client: NodeReport
-	ctlStop              // client → lender: stopped
+	ctlStop              // client → lender: the session ends; lender → client: it knows
 	ctlFailed            // either way: failed
 )
 
@@ -60,6 +60,8 @@ type failed struct {
 	Error string `json:"error"`
 	// Reset: the guest asked for it, by a triple fault of a lender's vCPU.
 	Reset bool `json:"reset,omitempty"`
+	// Lost is the fellow lender whose connection broke, if that is why; 0 is none.
+	Lost link.NodeID `json:"lost,omitempty"`
 }
 
 // maxReason bounds, in bytes, what is shown of a peer's reason.
