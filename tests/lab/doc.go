@@ -7,6 +7,8 @@
 //	 └─ Host "lender"  10.77.1.2 ──┘
 //	      └─ Process
 //
+// Where the kernel cannot shape a cable, a [Relay] delays what passes through it.
+//
 // Nothing has to be cleaned up by hand. A namespace has no name: it is gone with the last process and descriptor in it,
 // and its end of a cable with it. Every process dies with the thread that started it, so a program that uses a lab and
 // is killed leaves nothing behind either. [Lab.Close] does the same in order and checks that it worked.
