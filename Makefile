@@ -63,6 +63,10 @@ test-intel: build ## micro guests and Linux on the emulated Intel host; minutes
 	scripts/testbed-intel run $(needs) --dir $(CURDIR) -- build/coalesce run --cpus 1 --memory 512M \
 		--kernel build/kernel/vmlinuz --initrd build/guest.cpio --append 'console=ttyS0 coalesce.run=poweroff'
 
+.PHONY: explore
+explore: ## every schedule of larger models of the memory protocol; minutes, 6 GiB
+	go run ./dsm/explore/cmd
+
 .PHONY: clean
 clean: ## remove what was built; what was fetched stays in the cache
 	rm -rf build
