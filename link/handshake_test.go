@@ -152,16 +152,17 @@ func TestRefuse(t *testing.T) {
 func TestVersionMismatch(t *testing.T) {
 	l, reports := listen(t, link.Options{})
 	welcome(t, l, link.Hello{})
-	err := dial(l.Addr(), link.Hello{Protocol: 7, Payload: make([]byte, link.MaxHelloPayload)}, link.Options{})
+	const other = link.ProtocolVersion + 7
+	err := dial(l.Addr(), link.Hello{Protocol: other, Payload: make([]byte, link.MaxHelloPayload)}, link.Options{})
 	var ve *link.VersionError
-	if !errors.Is(err, link.ErrVersion) || !errors.As(err, &ve) || *ve != (link.VersionError{Ours: 7, Theirs: 1}) {
-		t.Errorf("the client: %v, want version 7 against 1", err)
+	if !errors.Is(err, link.ErrVersion) || !errors.As(err, &ve) || *ve != (link.VersionError{Ours: other, Theirs: link.ProtocolVersion}) {
+		t.Errorf("the client: %v", err)
 	}
-	if !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 1") {
+	if !strings.Contains(err.Error(), fmt.Sprint("version ", other)) || !strings.Contains(err.Error(), fmt.Sprint("version ", link.ProtocolVersion)) {
 		t.Errorf("%q does not name both versions", err)
 	}
-	if r := <-reports; !errors.As(r.err, &ve) || *ve != (link.VersionError{Ours: 1, Theirs: 7}) {
-		t.Errorf("the listener: %v, want version 1 against 7", r.err)
+	if r := <-reports; !errors.As(r.err, &ve) || *ve != (link.VersionError{Ours: link.ProtocolVersion, Theirs: other}) {
+		t.Errorf("the listener: %v", r.err)
 	}
 	if err := dial(l.Addr(), link.Hello{}, link.Options{}); err != nil {
 		t.Errorf("the next client: %v", err)
@@ -172,7 +173,7 @@ func TestListenerSurvivesGarbage(t *testing.T) {
 	l, reports := listen(t, link.Options{HandshakeTimeout: 30 * time.Second})
 	welcome(t, l, link.Hello{})
 	preface := func(typ byte, n uint32) string {
-		return string([]byte{'C', 'L', 'S', 'C', typ, 0, 0, 0, 1, 0, 0, 0, byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
+		return string([]byte{'C', 'L', 'S', 'C', typ, 0, 0, 0, link.ProtocolVersion, 0, 0, 0, byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
 	}
 	var he *link.HelloError
 	for _, test := range []struct {
@@ -322,19 +323,19 @@ func TestDialErrors(t *testing.T) {
 		answer []byte
 		check  func(error) bool
 	}{
-		{"a Welcome as it should be", message(2, 1, body), func(err error) bool { return err == nil }},
+		{"a Welcome as it should be", message(2, link.ProtocolVersion, body), func(err error) bool { return err == nil }},
 		{"another protocol", []byte("SSH-2.0-OpenSSH_9.2\r\n"), func(err error) bool { return errors.Is(err, link.ErrNotCoalesce) }},
 		{"nothing", nil, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
-		{"half a preface", message(2, 1, body)[:9], func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
-		{"half a body", message(2, 1, body)[:30], func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
-		{"a Hello", message(1, 1, body), malformed},
-		{"an empty Welcome", message(2, 1, nil), malformed},
-		{"an empty Refuse", message(3, 1, nil), malformed},
-		{"another session", message(2, 1, with(0, 9)), malformed},
-		{"another class", message(2, 1, with(18, byte(link.Bulk))), malformed},
-		{"another node", message(2, 1, with(16, 9)), malformed},
-		{"for another node", message(2, 1, with(17, 9)), malformed},
-		{"a Welcome of another version", message(2, 2, []byte("?")), func(err error) bool { return errors.Is(err, link.ErrVersion) }},
+		{"half a preface", message(2, link.ProtocolVersion, body)[:9], func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		{"half a body", message(2, link.ProtocolVersion, body)[:30], func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		{"a Hello", message(1, link.ProtocolVersion, body), malformed},
+		{"an empty Welcome", message(2, link.ProtocolVersion, nil), malformed},
+		{"an empty Refuse", message(3, link.ProtocolVersion, nil), malformed},
+		{"another session", message(2, link.ProtocolVersion, with(0, 9)), malformed},
+		{"another class", message(2, link.ProtocolVersion, with(18, byte(link.Bulk))), malformed},
+		{"another node", message(2, link.ProtocolVersion, with(16, 9)), malformed},
+		{"for another node", message(2, link.ProtocolVersion, with(17, 9)), malformed},
+		{"a Welcome of another version", message(2, link.ProtocolVersion+1, []byte("?")), func(err error) bool { return errors.Is(err, link.ErrVersion) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			addr := serve(t, func(nc net.Conn) {
@@ -438,7 +439,7 @@ func TestAnswerToAPeerThatHasGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.Write(append([]byte{'C', 'L', 'S', 'C', 1, 0, 0, 0, 1, 0, 0, 0, byte(len(body)), 0, 0, 0}, body...))
+	nc.Write(append([]byte{'C', 'L', 'S', 'C', 1, 0, 0, 0, link.ProtocolVersion, 0, 0, 0, byte(len(body)), 0, 0, 0}, body...))
 	in, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
