@@ -12,7 +12,7 @@ func (d *Dir) message(n Node, ev Event, out *Actions) error {
 		d.Acks = d.Acks.Without(ev.From)
 		d.Copies = d.Copies.Without(ev.From)
 		if d.Acks == 0 {
-			d.move(n, ev.Msg.Page, out)
+			d.move(n, ev.Msg.Page, FlagDelayed, out)
 		}
 	case Done:
 		if d.Phase != Moving || d.Requester != ev.Msg.Peer || ev.From != ev.Msg.Peer && ev.From != n.Self {
@@ -20,7 +20,7 @@ func (d *Dir) message(n Node, ev Event, out *Actions) error {
 		}
 		d.complete()
 	}
-	d.next(n, ev.Msg.Page, out)
+	d.next(n, ev.Msg.Page, FlagDelayed, out)
 	return nil
 }
 
@@ -50,13 +50,14 @@ func (d *Dir) request(n Node, ev Event, out *Actions) error {
 	} else {
 		d.queue.push(ev.From, write)
 	}
-	d.next(n, ev.Msg.Page, out)
+	d.next(n, ev.Msg.Page, 0, out)
 	return nil
 }
 
-// next starts waiting transactions until one must wait for another node.
-func (d *Dir) next(n Node, page uint32, out *Actions) {
-	for d.Phase == Idle && d.queue.n > 0 {
+// next starts waiting transactions until one must wait for another node. delayed
+// is FlagDelayed unless the first of them is a request that has just come.
+func (d *Dir) next(n Node, page uint32, delayed Flags, out *Actions) {
+	for ; d.Phase == Idle && d.queue.n > 0; delayed = FlagDelayed {
 		d.Requester, d.Write = d.queue.pop()
 		d.Phase = Invalidating
 		if d.Write {
@@ -67,7 +68,7 @@ func (d *Dir) next(n Node, page uint32, out *Actions) {
 			}
 		}
 		if d.Acks == 0 {
-			d.move(n, page, out)
+			d.move(n, page, delayed, out)
 			continue
 		}
 		for left := d.Acks; left != 0; left = left.Without(left.first()) {
@@ -77,7 +78,8 @@ func (d *Dir) next(n Node, page uint32, out *Actions) {
 }
 
 // move lets the requester have the page: nothing stands in its way any more.
-func (d *Dir) move(n Node, page uint32, out *Actions) {
+// delayed is FlagDelayed if something did.
+func (d *Dir) move(n Node, page uint32, delayed Flags, out *Actions) {
 	d.Phase = Moving
 	supplier := d.Owner
 	switch {
@@ -86,12 +88,12 @@ func (d *Dir) move(n Node, page uint32, out *Actions) {
 		d.complete()
 		return
 	case d.Write:
-		out.send(d.Owner, Msg{Kind: FwdWrite, Page: page, Peer: d.Requester})
+		out.send(d.Owner, Msg{Kind: FwdWrite, Flags: delayed, Page: page, Peer: d.Requester})
 	default:
 		if d.Copies.Has(n.Self) {
 			supplier = n.Self // a hop nearer than the owner, the same content
 		}
-		out.send(supplier, Msg{Kind: FwdRead, Page: page, Peer: d.Requester})
+		out.send(supplier, Msg{Kind: FwdRead, Flags: delayed, Page: page, Peer: d.Requester})
 	}
 }
 

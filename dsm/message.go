@@ -49,7 +49,7 @@ const (
 	FlagWrite   Flags = 1 << iota // Req, Data: for writing
 	FlagToken                     // Req: for the holder of the progress token; to the queue's head
 	FlagPromote                   // Req: not a new request: the one already sent now has the token
-	FlagDelayed                   // Data: a hold or a pin delayed it
+	FlagDelayed                   // FwdRead, FwdWrite, Data: it has waited for others' turns, a hold or a pin
 	flagsMask   = FlagWrite | FlagToken | FlagPromote | FlagDelayed
 )
 
