@@ -28,5 +28,6 @@
 //	start ─►                       the vCPUs wait for their SIPI
 //	        ...the guest runs...
 //	report ─►                    ◄─ report
-//	stop ─►                        everything is given back
+//	stop ─►                      ◄─ stop
+//	end of the connection ─►       everything is given back
 package vmm
