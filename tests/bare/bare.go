@@ -5,6 +5,7 @@
 //
 //	Script: prints lines, then ends as it is told to: power-off, panic, reset, or never
 //	Pair:   starts the vCPU with APIC id 1, on another host if there is one, and shares a page with it for ever
+//	Team:   runs a program in ring 3 on several vCPUs at once, each on a host of its own
 package bare
 
 import (
@@ -35,7 +36,7 @@ const (
 	firstCounter  = sharedAddr
 	secondCounter = sharedAddr + 8
 	loadAddr      = 0x100000
-	pageSize      = 0x1000
+	pageSize      = PageSize
 )
 
 // End is how a Script ends.
@@ -157,17 +158,22 @@ func image(a *micro.Asm, base uint64, access elf.ProgFlag) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assemble a kernel: %w", err)
 	}
+	return elfFile(code, base, base, access)
+}
+
+// elfFile makes an ELF file with one segment at base.
+func elfFile(content []byte, base, entry uint64, access elf.ProgFlag) ([]byte, error) {
 	header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Entry: base, Phnum: 1}
+		Entry: entry, Phnum: 1}
 	segment := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(access), Off: pageSize, Vaddr: base, Paddr: base,
-		Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: pageSize}
+		Filesz: uint64(len(content)), Memsz: uint64(len(content)), Align: pageSize}
 	header.Ehsize, header.Phentsize = uint16(binary.Size(header)), uint16(binary.Size(segment))
 	header.Phoff = uint64(header.Ehsize)
 	copy(header.Ident[:], elf.ELFMAG)
 	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB)
 	header.Ident[elf.EI_VERSION] = byte(elf.EV_CURRENT)
 	var b bytes.Buffer
-	for _, part := range []any{&header, &segment, make([]byte, pageSize-int(header.Ehsize)-int(header.Phentsize)), code} {
+	for _, part := range []any{&header, &segment, make([]byte, pageSize-int(header.Ehsize)-int(header.Phentsize)), content} {
 		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
 			return nil, fmt.Errorf("write an ELF file: %w", err)
 		}
