@@ -37,6 +37,17 @@ func (l *lineage) settle(changed bool) {
 	l.dirty = false
 }
 
+// pass returns how the alias's content, not writable any more, is named in a Data
+// message to a node. knew tells whether that has the version which the content had
+// before it perhaps changed.
+func (l *lineage) pass(to NodeID, changed bool) (c content, knew bool) {
+	knew = l.holders.Has(to)
+	l.settle(changed)
+	c = content{version: l.version, holders: l.holders}
+	l.holders = l.holders.With(to)
+	return c, knew
+}
+
 // A content is a page as it travels: the whole of it, what changed in it since
 // the version before, or nothing where the receiver has it.
 //

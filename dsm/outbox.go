@@ -116,9 +116,7 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 	if en.lineage.dirty {
 		runs, changed, short = e.twins.compare(runs, m.Page, en.twin, page)
 	}
-	knew := en.lineage.holders.Has(to)
-	en.lineage.settle(changed)
-	c := content{version: en.lineage.version, holders: en.lineage.holders}
+	c, knew := en.lineage.pass(to, changed)
 	size := PageSize
 	switch {
 	case knew && !changed:
@@ -133,7 +131,6 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 	if size == PageSize {
 		copy(o.buf[at:], page)
 	}
-	en.lineage.holders = en.lineage.holders.With(to)
 	o.pending.Store(true)
 	e.stats.pagesOut.Add(1)
 	e.stats.messagesOut.Add(1)
