@@ -25,9 +25,7 @@ const (
 	noDuty            duty = iota
 	dutyFill               // fill the alias before a page is mapped
 	dutyWake               // wake a page's waiters
-	dutyRouse              // wake them though the page was mapped already
 	dutyPush               // put what is deferred into the hold queue
 	dutyStreak             // keep the pages of the holder's streak
 	dutyReleaseStreak      // carry out what the streak delayed
-	dutyUnseen             // look for a proof that came before the grant was noted
 )

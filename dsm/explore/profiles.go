@@ -25,7 +25,7 @@ func one(d Disturbance) (b [disturbances]uint8) {
 // each has every disturbance happen once.
 var each = [disturbances]uint8{1, 1, 1, 1, 1, 1}
 
-// Profiles returns all profiles, those that are not Slow first.
+// Profiles returns all profiles.
 func Profiles() []Profile {
 	onePage := []Instr{R(pageA), W(pageA)}
 	twoPages := []Instr{R(pageA), W(pageA), R(pageB), W(pageB)}

@@ -47,7 +47,7 @@ func (v *Violation) Error() string {
 
 // Options are an exploration's.
 type Options struct {
-	// Progress, if not nil, is called now and then.
+	// Progress, if not nil, is called every 10 s or so.
 	Progress func(states, frontier, depth int, took time.Duration)
 	// MaxStates ends the search with an error when it is reached; 0 stands for
 	// what 32-bit numbers allow.
@@ -124,7 +124,7 @@ func (x *search) run() (*Violation, error) {
 			if len(x.parent) >= x.opts.MaxStates {
 				return nil, fmt.Errorf("profile %s: more than %d states", x.p.Name, x.opts.MaxStates)
 			}
-			if id&0xfff == 0 && x.opts.Progress != nil && time.Since(told) > 5*time.Second {
+			if id&0xfff == 0 && x.opts.Progress != nil && time.Since(told) > 10*time.Second {
 				told = time.Now()
 				x.opts.Progress(len(x.parent), len(x.parent)-int(id), x.depth, time.Since(x.start))
 			}

@@ -262,7 +262,7 @@ func (w *world) mapPage(n dsm.NodeID, page uint8, writes bool) {
 		w.wake(n, page)
 	case writes:
 		w.unprotect(n, page)
-	case w.does(dutyRouse):
+	default:
 		w.wake(n, page)
 	}
 }

@@ -1,4 +1,4 @@
-// The explorer searches the profiles of package explore, those too large for
+// Explore searches the profiles of package explore, those too large for
 // the tests among them, and prints what it did.
 package main
 
@@ -43,16 +43,11 @@ func main() {
 
 // search explores one profile and reports whether no rule is broken.
 func search(p explore.Profile, limit int) bool {
-	told := false
 	r, err := explore.Explore(p, explore.Options{MaxStates: limit,
 		Progress: func(states, frontier, depth int, took time.Duration) {
-			told = true
-			fmt.Printf("\r%-36s %10d states, %9d to go, depth %3d, %4.0f s ", p.Name, states, frontier, depth, took.Seconds())
+			fmt.Fprintf(os.Stderr, "%s: %d states, %d to go, depth %d, %.0f s\n", p.Name, states, frontier, depth, took.Seconds())
 		}})
-	if told {
-		fmt.Print("\r\033[K")
-	}
-	fmt.Printf("%-36s %v\n", p.Name, r)
+	fmt.Printf("%-32s %v\n", p.Name, r)
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, err)
