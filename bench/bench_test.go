@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"testing"
 
 	"coalesce/dsm/uffd"
@@ -19,11 +18,7 @@ const farArgument = "bench-far-node"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == farArgument {
-		node, err := strconv.Atoi(os.Args[2])
-		if err == nil {
-			err = Far(node, os.Stdin, os.Stdout)
-		}
-		if err != nil {
+		if err := Far(os.Args[2], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -51,7 +46,7 @@ func TestDSM(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Lines) != len(lines) || len(told) != 2*len(lines) {
+	if len(got.Lines) != len(lines) || len(told) != 1+2*len(lines) {
 		t.Errorf("%d lines, %d said, of %d", len(got.Lines), len(told), len(lines))
 	}
 	for _, l := range got.Lines {

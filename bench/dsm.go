@@ -16,19 +16,34 @@ type Options struct {
 	Out    io.Writer // the table
 	// Progress is told what is about to be measured; round 0 is for warming up.
 	Progress func(round, rounds int, what string)
-	// FarArgs make this program call Far, with the node's number behind them.
+	// FarArgs make this program call Far, with its role behind them.
 	FarArgs []string
 }
 
 // DSM measures the memory protocol and prints a table. It pins this process,
 // which is good for nothing else after.
-func DSM(ctx context.Context, o Options) (err error) {
+func DSM(ctx context.Context, o Options) error {
+	t := table{Lines: make([]result, len(lines))}
+	// The crowd first: it must not inherit the pinning.
+	if err := measureCrowd(ctx, &o, &t); err != nil {
+		return fmt.Errorf("nodes that count in one page: %w", err)
+	}
+	if err := measureLines(ctx, &o, &t); err != nil {
+		return err
+	}
+	if o.JSON {
+		return t.json(o.Out)
+	}
+	return t.text(o.Out)
+}
+
+// measureLines times movements of pages and counts a group's frames.
+func measureLines(ctx context.Context, o *Options, t *table) (err error) {
 	r, err := newRig(ctx, o.Device, o.FarArgs)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	t := table{Lines: make([]result, len(lines))}
 	for round := range o.Rounds + 1 {
 		for i := range lines {
 			o.Progress(round, o.Rounds, lines[i].name)
@@ -36,10 +51,9 @@ func DSM(ctx context.Context, o Options) (err error) {
 			if err != nil {
 				return err
 			}
-			if round == 0 {
-				continue // everything is touched for the first time
+			if round > 0 { // everything was touched for the first time in round 0
+				t.Lines[i].add(floor, product)
 			}
-			t.Lines[i].add(floor, product)
 		}
 	}
 	for i := range lines {
@@ -50,8 +64,5 @@ func DSM(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("group of pages: %w", err)
 	}
 	t.bounce(b)
-	if o.JSON {
-		return t.json(o.Out)
-	}
-	return t.text(o.Out)
+	return nil
 }

@@ -17,13 +17,28 @@ import (
 // addresses that it is to access, and of the cycles that took.
 const (
 	codeGPA   = micro.FreeBase
+	stopGPA   = codeGPA + 0x8000 // not 0: stop counting
+	countGPA  = stopGPA + 8      // increments made
+	waitsGPA  = stopGPA + 16     // of those, ones that had to wait
 	listGPA   = codeGPA + 0x1_0000
 	resultGPA = listGPA + 8*maxAccesses
 	ramSize   = resultGPA + 8*maxAccesses
 
 	maxAccesses = 4096
-	writeFlag   = 1 << 31 // in what PortAsk answers: stores instead of loads
 )
+
+// What PortAsk answers: a number of accesses with flags, or only workCount.
+const (
+	workStores = 1 << 31 // stores instead of loads
+	workCount  = 1 << 30 // increment the word at hotGPA until told to stop
+)
+
+// hotGPA is a word of the product's memory that nodes count in together.
+const hotGPA = productGPA + 5*dsm.PageSize + 64
+
+// waitCycles is the least time that an access has waited for its page; one that
+// has not takes hundreds of cycles at most.
+const waitCycles = 10_000
 
 // guest is a micro guest with one vCPU that accesses pages and times it.
 type guest struct {
@@ -41,9 +56,15 @@ type guest struct {
 	quit  chan struct{}
 }
 
-// newGuest makes the guest over memories whose slots it maps, and starts it.
+// newGuest makes the guest over the memories of s, and starts it.
 func newGuest(device string, s *side) (g *guest, err error) {
 	g = &guest{side: s, ready: make(chan struct{}, 1), work: make(chan uint32), quit: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+			g = nil
+		}
+	}()
 	if g.sys, err = kvm.Open(device); err != nil {
 		return nil, err
 	}
@@ -90,13 +111,15 @@ func program(m *micro.Machine) error {
 	top := a.Here()
 	a.In32(micro.PortAsk) // to eax
 	a.Mov(micro.RCX, micro.RAX)
-	a.AndImm(micro.RCX, writeFlag-1)
+	a.AndImm(micro.RCX, workCount-1)
 	a.MovImm(micro.RSI, listGPA)
 	a.MovImm(micro.RDI, resultGPA)
-	stores := a.Label()
-	a.ShrImm(micro.RAX, 31)
-	a.CmpImm(micro.RAX, 0)
-	a.Jcc(micro.NotEqual, stores)
+	stores, count := a.Label(), a.Label()
+	a.ShrImm(micro.RAX, 30)
+	a.CmpImm(micro.RAX, workCount>>30)
+	a.Jcc(micro.Equal, count)
+	a.CmpImm(micro.RAX, workStores>>30)
+	a.Jcc(micro.Equal, stores)
 	for _, write := range []bool{false, true} {
 		if write {
 			a.Bind(stores)
@@ -118,6 +141,27 @@ func program(m *micro.Machine) error {
 		a.Jcc(micro.NotEqual, each)
 		a.Jmp(top)
 	}
+
+	a.Bind(count)
+	each, next := a.Here(), a.Label()
+	cycles(a, micro.RBP)
+	a.LockIncMem(hotGPA)
+	cycles(a, micro.RAX)
+	a.Bytes(0x48, 0x29, 0xe8) // sub rax, rbp
+	a.CmpImm(micro.RAX, waitCycles)
+	a.Jcc(micro.Below, next)
+	a.IncMem(waitsGPA)
+	a.StoreAt(micro.RDI, micro.RAX)
+	a.AddImm(micro.RDI, 8)
+	a.CmpImm(micro.RDI, resultGPA+8*maxAccesses)
+	a.Jcc(micro.Below, next)
+	a.MovImm(micro.RDI, resultGPA)
+	a.Bind(next)
+	a.IncMem(countGPA)
+	a.Load(micro.RAX, stopGPA)
+	a.CmpImm(micro.RAX, 0)
+	a.Jcc(micro.Equal, each)
+	a.Jmp(top)
 	return a.Install(m, codeGPA, nil)
 }
 
@@ -164,7 +208,7 @@ func (g *guest) access(ctx context.Context, gpa uint64, pages []uint32, write bo
 	}
 	n := uint32(len(pages))
 	if write {
-		n |= writeFlag
+		n |= workStores
 	}
 	g.work <- n
 	if err := g.awaitReady(ctx); err != nil {
@@ -173,9 +217,41 @@ func (g *guest) access(ctx context.Context, gpa uint64, pages []uint32, write bo
 	g.ready <- struct{}{} // as it still is
 	took := make([]float64, len(pages))
 	for i := range took {
-		took[i] = float64(g.ram.Load(resultGPA+8*uint64(i))) * 1e6 / float64(g.khz)
+		took[i] = g.result(i)
 	}
 	return took, nil
+}
+
+// result is the i-th time that the guest has noted, in ns.
+func (g *guest) result(i int) float64 {
+	return float64(g.ram.Load(resultGPA+8*uint64(i))) * 1e6 / float64(g.khz)
+}
+
+// startCounting has the vCPU increment the word at hotGPA until stopCounting.
+func (g *guest) startCounting(ctx context.Context) error {
+	if err := g.awaitReady(ctx); err != nil {
+		return err
+	}
+	for _, gpa := range []uint64{stopGPA, countGPA, waitsGPA} {
+		g.ram.Store(gpa, 0)
+	}
+	g.work <- workCount
+	return nil
+}
+
+// stopCounting returns how many increments were made, and how long the last of
+// those that waited for the page did, in ns.
+func (g *guest) stopCounting(ctx context.Context) (n uint64, waits []float64, err error) {
+	g.ram.Store(stopGPA, 1)
+	if err := g.awaitReady(ctx); err != nil {
+		return 0, nil, err
+	}
+	g.ready <- struct{}{} // as it still is
+	waits = make([]float64, min(g.ram.Load(waitsGPA), maxAccesses))
+	for i := range waits {
+		waits[i] = g.result(i)
+	}
+	return g.ram.Load(countGPA), waits, nil
 }
 
 // awaitReady waits until the guest has asked for work.
@@ -195,5 +271,15 @@ func (g *guest) awaitReady(ctx context.Context) error {
 // close ends the guest, which waits for work.
 func (g *guest) close() error {
 	close(g.quit)
-	return errors.Join(g.vm.Close(), g.ram.Close(), g.sys.Close())
+	var errs []error
+	if g.vm != nil {
+		errs = append(errs, g.vm.Close())
+	}
+	if g.ram != nil {
+		errs = append(errs, g.ram.Close())
+	}
+	if g.sys != nil {
+		errs = append(errs, g.sys.Close())
+	}
+	return errors.Join(errs...)
 }

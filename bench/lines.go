@@ -18,29 +18,23 @@ type line struct {
 	floorPhrase string
 }
 
-// touch has a far node's thread access pages of the product.
-func touch(p *farProcess, pages []uint32, write bool) error {
-	_, err := p.tell(order{Do: "touch", Write: write, Pages: pages})
-	return err
-}
-
 // lines are the movements that are timed.
 var lines = []line{
 	{
 		name: "read, clean at its home", hop: hopCopy, p50: 1.25, p99: 1.5,
 		// The third node writes and the home reads: it has a copy to give away.
 		product: func(r *rig, pages []uint32) error {
-			if err := touch(r.third, pages, true); err != nil {
+			if err := r.third.touch(pages, true); err != nil {
 				return err
 			}
-			return touch(r.home, pages, false)
+			return r.home.touch(pages, false)
 		},
 		floor:       func(_ context.Context, r *rig, _ []uint32) error { return r.floor.zapAll() },
 		floorPhrase: "ask, 4 KiB back",
 	},
 	{
 		name: "read, dirty at its home", hop: hopProtect, p50: 1.25, p99: 1.5,
-		product: func(r *rig, pages []uint32) error { return touch(r.home, pages, true) },
+		product: func(r *rig, pages []uint32) error { return r.home.touch(pages, true) },
 		floor: func(_ context.Context, r *rig, _ []uint32) error {
 			if _, err := r.home.tell(order{Do: "floor-map"}); err != nil {
 				return err
@@ -51,7 +45,7 @@ var lines = []line{
 	},
 	{
 		name: "read, dirty at a third node", hop: hopRelay, p50: 1.25,
-		product: func(r *rig, pages []uint32) error { return touch(r.third, pages, true) },
+		product: func(r *rig, pages []uint32) error { return r.third.touch(pages, true) },
 		floor: func(_ context.Context, r *rig, _ []uint32) error {
 			if _, err := r.third.tell(order{Do: "floor-map"}); err != nil {
 				return err
@@ -63,7 +57,7 @@ var lines = []line{
 	{
 		name: "write to a copy, another at its home", write: true, hop: hopZap, p50: 1.25,
 		product: func(r *rig, pages []uint32) error {
-			if err := touch(r.home, pages, true); err != nil {
+			if err := r.home.touch(pages, true); err != nil {
 				return err
 			}
 			_, err := r.guest.access(context.Background(), productGPA, pages, false)
@@ -131,19 +125,6 @@ func (r *rig) round(ctx context.Context, l *line) (floor, product batch, err err
 	return floor, product, nil
 }
 
-// usage is the CPU time of all processes, in ns.
-func (r *rig) usage() (int64, error) {
-	total, err := cpuTime()
-	for _, p := range []*farProcess{r.home, r.third} {
-		a, tellErr := p.tell(order{Do: "usage"})
-		if tellErr != nil {
-			return 0, tellErr
-		}
-		total += a.CPU
-	}
-	return total, err
-}
-
 // groupPages is how many pages a kernel's page tables bounce in.
 const groupPages = 12
 
@@ -162,22 +143,20 @@ func (r *rig) bounceGroup(ctx context.Context, turns int) (bounce, error) {
 		if _, err := r.guest.access(ctx, productGPA, pages, true); err != nil {
 			return err
 		}
-		return touch(r.home, pages, true)
+		return r.home.touch(pages, true)
 	}
 	for range turns { // learning
 		if err := turn(); err != nil {
 			return bounce{}, err
 		}
 	}
-	before := r.traffic()
+	frames, bytes := r.traffic()
 	for range turns {
 		if err := turn(); err != nil {
 			return bounce{}, err
 		}
 	}
-	after := r.traffic()
+	framesAfter, bytesAfter := r.traffic()
 	moves := float64(2 * turns)
-	frames := after.Frames[0] + after.Frames[1] - before.Frames[0] - before.Frames[1]
-	bytes := after.Bytes[0] + after.Bytes[1] - before.Bytes[0] - before.Bytes[1]
-	return bounce{roundTrips: float64(frames) / 2 / moves, bytes: float64(bytes) / moves}, nil
+	return bounce{float64(framesAfter-frames) / 2 / moves, float64(bytesAfter-bytes) / moves}, nil
 }

@@ -82,7 +82,17 @@ type count struct {
 	Name   string
 	Value  float64
 	Unit   string
-	Target float64 // at most
+	Target float64
+	Least  bool `json:",omitempty"` // Target is the least value, not the greatest
+}
+
+func (c count) String() string {
+	bound, met := "at most", c.Value <= c.Target
+	if c.Least {
+		bound, met = "at least", c.Value >= c.Target
+	}
+	verdict := map[bool]string{true: "met", false: "missed"}[met]
+	return fmt.Sprintf("%s: %.4g %s, %s %.4g: %s", c.Name, c.Value, c.Unit, bound, c.Target, verdict)
 }
 
 type table struct {
@@ -99,7 +109,23 @@ const (
 
 func (t *table) bounce(b bounce) {
 	name := fmt.Sprintf("%d pages that move together, 8 bytes changed in each", groupPages)
-	t.Counts = append(t.Counts, count{name, b.roundTrips, "round trips", bounceTrips}, count{name, b.bytes, "bytes", bounceBytes})
+	t.Counts = append(t.Counts,
+		count{Name: name, Value: b.roundTrips, Unit: "round trips", Target: bounceTrips},
+		count{Name: name, Value: b.bytes, Unit: "bytes", Target: bounceBytes})
+}
+
+// Targets of many nodes that count in one page.
+const (
+	crowdRatio      = .8
+	crowdUnfairness = .1
+)
+
+func (t *table) crowd(r *crowdResult) {
+	name := fmt.Sprintf("%d nodes count in one page, hold of %d transfers", manyNodes, holdTransfers)
+	t.Counts = append(t.Counts,
+		count{Name: name, Value: quantile(r.ratios, .5), Unit: fmt.Sprintf("times the sum of %d nodes", fewNodes), Target: crowdRatio, Least: true},
+		count{Name: name, Value: r.unfairness(), Unit: "off its due share is the oddest node", Target: crowdUnfairness},
+		count{Name: name, Value: quantile(r.waits, .99) / 1e3, Unit: fmt.Sprintf("µs wait, p99 of %d", len(r.waits)), Target: quantile(r.allowed, .5) / 1e3})
 }
 
 func (t *table) json(w io.Writer) error {
@@ -119,11 +145,7 @@ func (t *table) text(w io.Writer) error {
 		return err
 	}
 	for _, c := range t.Counts {
-		met := "met"
-		if c.Value > c.Target {
-			met = "missed"
-		}
-		if _, err := fmt.Fprintf(w, "%s: %.2f %s, at most %g: %s\n", c.Name, c.Value, c.Unit, c.Target, met); err != nil {
+		if _, err := fmt.Fprintln(w, c); err != nil {
 			return err
 		}
 	}

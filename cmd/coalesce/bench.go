@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strconv"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -67,15 +66,11 @@ const farCommand = "far"
 
 func newBenchFar() *cobra.Command {
 	return &cobra.Command{
-		Use:    farCommand + " NODE",
+		Use:    farCommand + " ROLE",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			node, err := strconv.Atoi(args[0])
-			if err != nil {
-				return usageError{fmt.Errorf("node %q: %w", args[0], err)}
-			}
-			return bench.Far(node, os.Stdin, os.Stdout)
+			return bench.Far(args[0], os.Stdin, os.Stdout)
 		},
 	}
 }
