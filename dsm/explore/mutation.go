@@ -15,6 +15,8 @@ type mutation struct {
 	queue func(q *dsm.TokenQueue, kind dsm.Kind, from dsm.Waiter) bool
 	// fault returns what the engine takes a userfault for.
 	fault func(e pte, write bool) bool
+	// pass takes the place of a lineage's Pass.
+	pass  func(l *dsm.Lineage, to dsm.NodeID, changed bool) (version uint32, holders dsm.NodeSet, knew bool)
 	skips duty
 }
 
@@ -28,4 +30,5 @@ const (
 	dutyPush               // put what is deferred into the hold queue
 	dutyStreak             // keep the pages of the holder's streak
 	dutyReleaseStreak      // carry out what the streak delayed
+	dutyTwin               // take a twin of what becomes writable
 )

@@ -22,7 +22,8 @@ var (
 		Hold: HoldFree, Token: true, Eager: true}
 	queueing = Profile{Name: "queueing", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: []Thread{once(0, W(pageA)), once(1, W(pageA)), once(2, W(pageA))},
 		Hold: HoldFree, Token: true, Eager: true}
-	again = Profile{Name: "again", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, W(pageA)), Hold: HoldFree, Token: true, Eager: true}
+	contents = Profile{Name: "contents", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: free(3, readWrite...), Contents: true}
+	again    = Profile{Name: "again", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, W(pageA)), Hold: HoldFree, Token: true, Eager: true}
 )
 
 // comes reports whether a step was given a message of kind k.
@@ -198,6 +199,30 @@ var mutations = []struct {
 		}),
 	}, "while the guest has it mapped"},
 
+	// Contents.
+	{"every node is taken to have the content", contents, mutation{pass: func(l *dsm.Lineage, to dsm.NodeID, changed bool) (uint32, dsm.NodeSet, bool) {
+		version, holders, _ := l.Pass(to, changed)
+		return version, holders, true
+	}}, "which is no base"},
+	{"who had the content before it changed is taken to have it", contents, mutation{pass: func(l *dsm.Lineage, to dsm.NodeID, changed bool) (uint32, dsm.NodeSet, bool) {
+		had := l.Holders
+		version, _, knew := l.Pass(to, changed)
+		l.Holders = had.With(to)
+		return version, had, knew
+	}}, "which is no base"},
+	{"a changed content keeps its version", contents, mutation{pass: func(l *dsm.Lineage, to dsm.NodeID, changed bool) (uint32, dsm.NodeSet, bool) {
+		version, holders, knew := l.Pass(to, changed)
+		if changed {
+			version--
+			l.Version--
+		}
+		return version, holders, knew
+	}}, "which is no base"},
+	{"a change is overlooked", contents, mutation{pass: func(l *dsm.Lineage, to dsm.NodeID, changed bool) (uint32, dsm.NodeSet, bool) {
+		return l.Pass(to, false)
+	}}, "which is no base"},
+	{"a page that is to be written keeps an old twin", contents, mutation{skips: dutyTwin}, "without the last write"},
+
 	// Waking.
 	{"installing wakes nobody", two, mutation{skips: dutyWake}, "not all is at rest"},
 	{"a userfault of a page that is there is dropped", reclaims, mutation{after: onActions(func(acts []dsm.Action) []dsm.Action {
@@ -213,7 +238,7 @@ var mutations = []struct {
 			d.Phase = dsm.Idle
 		}
 		return true
-	}}, ""},
+	}}, "protocol violation"},
 	{"a request to read becomes one to write on its way", crowd, mutation{before: func(_ dsm.Node, p *dsm.Page, _ *dsm.Dir, ev *dsm.Event) bool {
 		if ev.Kind == dsm.EvFault && ev.Write && p.Want == dsm.WantRead {
 			p.Want = dsm.WantWrite

@@ -81,6 +81,9 @@ type Profile struct {
 	// Token adds streaks and the progress token. With Eager the first robbery
 	// makes a vCPU ask for it.
 	Token, Eager bool
+	// Contents adds what a Data message carries: the page, what changed in it, or
+	// nothing, as the copies' lineages allow.
+	Contents bool
 	// Budget is how often each disturbance may happen.
 	Budget [disturbances]uint8
 	// Starvation looks for weakly fair cycles, too. It keeps all edges and

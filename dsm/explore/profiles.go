@@ -56,6 +56,11 @@ func Profiles() []Profile {
 		Profile{Name: "token 3x1", Nodes: 3, Homes: home0, Threads: []Thread{once(0, W(pageA)), once(1, W(pageA)), once(2, W(pageA))},
 			Hold: HoldFree, Token: true, Eager: true, Starvation: true},
 	)
+	list = append(list,
+		Profile{Name: "contents 2x1", Nodes: 2, Homes: home0, Threads: append(free(2, onePage...), free(1, W(pageA))...),
+			Devices: []dsm.NodeID{0}, Hold: HoldFree, Habit: true, Contents: true},
+		Profile{Name: "contents 3x1", Nodes: 3, Homes: home0, Threads: free(3, onePage...), Hold: HoldFree, Habit: true, Contents: true, Budget: one(Fetch)},
+	)
 	for _, d := range []Disturbance{Stale, Duplicate, Interrupt, Reclaim, Fetch} {
 		list = append(list, Profile{Name: "token 2x2 " + d.String(), Nodes: 2, Homes: homes01, Threads: []Thread{once(0, both), once(1, both)},
 			Hold: HoldFree, Token: true, Eager: true, Starvation: true, Budget: one(d)})

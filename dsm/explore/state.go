@@ -19,6 +19,7 @@ type copyState struct {
 	pte   pte
 	fresh bool // the alias holds the last write
 	timer bool // the page is in the hold queue
+	holds content
 }
 
 // maxLink bounds the messages on the way in one direction.
@@ -115,6 +116,7 @@ type act struct {
 // pending is what is left of a step that stopped in between.
 type pending struct {
 	on    bool
+	from  dsm.NodeID // the sender of the message at hand
 	page  uint8
 	fresh bool // the content of the Data message at hand
 	pins  bool // retryPinsLocked follows
@@ -141,6 +143,10 @@ type state struct {
 	budget  [disturbances]uint8
 	pend    [maxNodes]pending
 
+	// What follows is in play with contents only.
+	last  [maxPages]uint8            // the content that the last write left
+	parts [maxPages][maxNodes]parcel // on its way to a node, which asks for a page once at a time
+
 	// What follows is in play with the token only.
 	holding [maxNodes]uint8 // thread+1 that the node's engine takes for the holder
 	tokens  tokens
@@ -152,6 +158,7 @@ func initial(p *Profile) (s state) {
 	for i, home := range p.Homes {
 		s.dirs[i] = dsm.NewDir(home)
 		s.copies[home][i] = copyState{page: dsm.Page{Access: dsm.Modified}, pte: writable, fresh: true}
+		s.firstContents(p, i)
 	}
 	s.budget = p.Budget
 	return s
@@ -176,6 +183,9 @@ func (s *state) normalise(p *Profile) {
 			}
 		}
 	}
+	if p.Contents {
+		s.renumber(p)
+	}
 }
 
 func bit(b bool) byte {
@@ -195,10 +205,19 @@ func (s *state) append(p *Profile, b []byte) []byte {
 			if len(p.Devices) > 0 {
 				b = append(b, byte(c.page.Pins)|byte(c.page.WritePins)<<4)
 			}
+			if p.Contents {
+				b = c.holds.append(b)
+			}
 		}
 	}
 	for i := range p.Homes {
 		b = s.dirs[i].Append(b)
+		if p.Contents {
+			b = append(b, s.last[i])
+			for n := range p.Nodes {
+				b = s.parts[i][n].append(b)
+			}
+		}
 	}
 	for from := range p.Nodes {
 		for to := range p.Nodes {
@@ -245,7 +264,7 @@ func (q *pending) append(b []byte) []byte {
 	if !q.on {
 		return append(b, 0)
 	}
-	b = append(b, 1, q.page|bit(q.fresh)<<4|bit(q.pins)<<5, q.nacts<<4|q.nself)
+	b = append(b, 1, q.page|bit(q.fresh)<<4|bit(q.pins)<<5|byte(q.from)<<6, q.nacts<<4|q.nself)
 	for _, a := range q.acts[:q.nacts] {
 		b = a.msg.append(append(b, byte(a.op), bit(a.writable)|byte(a.to)<<4))
 	}
@@ -259,7 +278,7 @@ func (q *pending) restore(b []byte) []byte {
 	if b[0] == 0 {
 		return b[1:]
 	}
-	*q = pending{on: true, page: b[1] & 15, fresh: b[1]>>4&1 != 0, pins: b[1]>>5 != 0, nacts: b[2] >> 4, nself: b[2] & 15}
+	*q = pending{on: true, page: b[1] & 15, fresh: b[1]>>4&1 != 0, pins: b[1]>>5&1 != 0, from: dsm.NodeID(b[1] >> 6), nacts: b[2] >> 4, nself: b[2] & 15}
 	b = b[3:]
 	for i := range q.nacts {
 		a := &q.acts[i]
@@ -295,10 +314,19 @@ func (s *state) restore(p *Profile, b []byte) {
 				c.page.Pins, c.page.WritePins = uint16(b[0]&15), uint16(b[0]>>4)
 				b = b[1:]
 			}
+			if p.Contents {
+				b = c.holds.restore(b)
+			}
 		}
 	}
 	for i := range p.Homes {
 		b = s.dirs[i].Restore(b)
+		if p.Contents {
+			s.last[i], b = b[0], b[1:]
+			for n := range p.Nodes {
+				b = s.parts[i][n].restore(b)
+			}
+		}
 	}
 	for from := range p.Nodes {
 		for to := range p.Nodes {

@@ -118,7 +118,12 @@ func (w *world) rename(s, to *state, m *symmetry) {
 			if k := c.page.Deferred; k == dsm.FwdRead || k == dsm.FwdWrite {
 				c.page.DeferredTo = m.nodes[c.page.DeferredTo]
 			}
+			c.holds.lineage.Holders = m.set(c.holds.lineage.Holders)
+			r := &to.parts[m.pages[i]][m.nodes[n]]
+			*r = s.parts[i][n]
+			r.holders = m.set(r.holders)
 		}
+		to.last[m.pages[i]] = s.last[i]
 	}
 	for from := range p.Nodes {
 		for n := range p.Nodes {
@@ -173,10 +178,22 @@ func (w *world) rename(s, to *state, m *symmetry) {
 			to.pend[m.nodes[n]] = m.pending(s.pend[n])
 		}
 	}
+	if p.Contents {
+		to.renumber(p)
+	}
+}
+
+func (m *symmetry) set(s dsm.NodeSet) (r dsm.NodeSet) {
+	for n := range dsm.NodeID(maxNodes) {
+		if s.Has(n) {
+			r = r.With(m.nodes[n])
+		}
+	}
+	return r
 }
 
 func (m *symmetry) pending(q pending) pending {
-	q.page = m.pages[q.page]
+	q.page, q.from = m.pages[q.page], m.nodes[q.from]
 	for i := range q.nacts {
 		a := &q.acts[i]
 		if a.op == dsm.OpSend {

@@ -65,7 +65,7 @@ func (e pte) admits(write bool) bool { return e == writable || e == readOnly && 
 // for the content of a Data message.
 func (w *world) event(n dsm.NodeID, page uint8, ev dsm.Event, fresh bool) {
 	pins := ev.Kind == dsm.EvMessage || ev.Kind == dsm.EvRelease || ev.Kind == dsm.EvPin
-	w.s.pend[n] = pending{on: true, page: page, fresh: fresh, pins: pins}
+	w.s.pend[n] = pending{on: true, from: ev.From, page: page, fresh: fresh, pins: pins}
 	w.step(n, ev)
 	w.carryOn(n)
 }
@@ -174,6 +174,9 @@ func (w *world) perform(n dsm.NodeID, a act) {
 		}
 		if a.msg.kind == dsm.Data {
 			a.msg.fresh = c.fresh
+			if w.p.Contents {
+				w.wrap(n, a.to, page)
+			}
 		}
 		w.send(n, a.to, a.msg)
 	case dsm.OpInstall:
@@ -182,6 +185,9 @@ func (w *world) perform(n dsm.NodeID, a act) {
 		}
 		if w.does(dutyFill) {
 			c.fresh = q.fresh
+			if w.p.Contents {
+				w.unwrap(q.from, n, page, a.writable)
+			}
 		}
 		if w.words != nil {
 			w.say("node %d installs %s", n, pageAs(page, a.writable))
@@ -191,6 +197,7 @@ func (w *world) perform(n dsm.NodeID, a act) {
 		if w.words != nil {
 			w.say("node %d lifts the write protection of %s", n, pageName(page))
 		}
+		w.mayWrite(c, page)
 		w.unprotect(n, page)
 	case dsm.OpResolve:
 		if w.words != nil {
@@ -455,6 +462,9 @@ func (w *world) execute(k int) {
 
 // written makes the page's content at a node the last write.
 func (w *world) written(n dsm.NodeID, page uint8) {
+	if w.p.Contents {
+		w.rewrite(n, page)
+	}
 	for i := range w.p.Nodes {
 		w.s.copies[i][page].fresh = dsm.NodeID(i) == n
 		for j := range w.p.Nodes {
