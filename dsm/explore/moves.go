@@ -140,7 +140,7 @@ func (w *world) moves(s *state, list []move) []move {
 		if t.proving {
 			add(opProve, k, 0, 0)
 		}
-		if s.holding[n] == uint8(k)+1 && (t.phase == idle || t.phase == awake && t.ran) {
+		if s.holding[n] == uint8(k)+1 && (t.phase == idle && w.does(dutyHalt) || t.phase != asleep && t.ran) {
 			add(opWatch, k, 0, 0) // halted, or running what is of no interest here, or has run
 		}
 		if t.granting {

@@ -30,5 +30,7 @@ const (
 	dutyPush               // put what is deferred into the hold queue
 	dutyStreak             // keep the pages of the holder's streak
 	dutyReleaseStreak      // carry out what the streak delayed
+	dutyHalt               // take the token from a vCPU that halts
+	dutyProven             // promote no request of a vCPU that has proved its progress
 	dutyTwin               // take a twin of what becomes writable
 )

@@ -22,8 +22,12 @@ var (
 		Hold: HoldFree, Token: true, Eager: true}
 	queueing = Profile{Name: "queueing", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: []Thread{once(0, W(pageA)), once(1, W(pageA)), once(2, W(pageA))},
 		Hold: HoldFree, Token: true, Eager: true}
-	contents = Profile{Name: "contents", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: free(3, readWrite...), Contents: true}
-	again    = Profile{Name: "again", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, W(pageA)), Hold: HoldFree, Token: true, Eager: true}
+	contents  = Profile{Name: "contents", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: free(3, readWrite...), Contents: true}
+	lateFault = Profile{Name: "late", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: []Thread{once(0, R(pageA)), once(1, R(pageA))}, Token: true, Eager: true,
+		Budget: [disturbances]uint8{Stale: 1, Duplicate: 1}}
+	overtaking = Profile{Name: "overtaking", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: []Thread{once(0, W(pageA)), once(1, W(pageA), W(pageA)), once(2, W(pageA))},
+		Token: true, Eager: true}
+	again = Profile{Name: "again", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, W(pageA)), Hold: HoldFree, Token: true, Eager: true}
 )
 
 // comes reports whether a step was given a message of kind k.
@@ -284,6 +288,8 @@ var mutations = []struct {
 		return ev.Kind != dsm.EvPromote
 	}}, "waits in the queue"},
 	{"the token's holder gives up its streak", rivals, mutation{skips: dutyStreak}, "before its instruction is complete"},
+	{"a vCPU keeps the token while it halts", lateFault, mutation{skips: dutyHalt}, "not all is at rest"},
+	{"a promotion goes out after the proof", overtaking, mutation{skips: dutyProven}, "waits in the queue"},
 	{"what the streak delayed is forgotten", rivals, mutation{skips: dutyReleaseStreak}, "rest"},
 	{"the request is lost when the vCPU has its pages again", rivals, mutation{perform: func(w *world, n dsm.NodeID, a *act) {
 		if a.op != dsm.OpInstall {

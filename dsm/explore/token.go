@@ -255,7 +255,10 @@ func (w *world) promote(k int) {
 	t := &w.s.threads[k]
 	n, page := w.p.Threads[k].Node, t.promote-1
 	t.promote = 0
-	if w.inHoldersStreak(n, page) {
+	if w.words != nil {
+		w.say("node %d: vCPU %d has the token, and last wanted %s", n, k, pageName(page))
+	}
+	if w.inHoldersStreak(n, page) || !w.does(dutyProven) {
 		w.event(n, page, dsm.Event{Kind: dsm.EvPromote}, false)
 	}
 }
