@@ -4,8 +4,8 @@
 // # What runs
 //
 // The protocol is the production code: [dsm.Step] for the pages and their
-// directory entries, [dsm.Streak] and [dsm.TokenQueue] for the progress token.
-// Around it the model has, as actors of their own,
+// directory entries, [dsm.Streak] and [dsm.TokenQueue] for the progress token,
+// [dsm.Lineage] for what of a page travels. Around it the model has, as actors of their own,
 //
 //   - the links: an ordered channel for each direction between two nodes, as
 //     package link gives it (loss and duplication end a session there);
@@ -22,15 +22,18 @@
 //     page table stops in between.
 //
 // Time is not modelled. A hold lasts as long as it likes ([HoldFree]), so what
-// holds here holds for all its durations.
+// is true here is true for all its durations. Regions are registered from the
+// start. The protocol has no eviction, no leave and no re-homing yet, and so the
+// model has none.
 //
 // # Reductions
 //
 // A copy's content is the last write or it is not; more is never asked of it, so
-// all contents that agree in this are one. The alias's content counts while the
-// copy is valid, as Install overwrites it. States that differ in the names of
+// all contents that agree in this are one. (With [Profile.Contents], contents
+// are told apart, and versions by their order.) The alias's content counts while
+// the copy is valid, as Install overwrites it. States that differ in the names of
 // nodes, pages and threads only are one, where homes and programs allow it
-// ([Profile.symmetries]); the client, node 0, keeps its name where the token is
+// (Profile.symmetries); the client, node 0, keeps its name where the token is
 // in play.
 //
 // States are told apart by 64-bit fingerprints under a key drawn for each run.

@@ -270,7 +270,7 @@ func (w *world) make(m move) {
 		}
 		w.tokenMessage(0, msg{kind: dsm.TokenReq + dsm.Kind(m.b), page: m.a})
 	case opPin:
-		s.devices[n] = device{phase: awake, page: m.b, write: m.c == 1}
+		s.devices[n] = device{phase: parked, page: m.b, write: m.c == 1}
 		if w.words != nil {
 			w.say("node %d's device wants to %s %s", n, verb(m.c == 1), pageName(m.b))
 		}

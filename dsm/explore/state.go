@@ -67,11 +67,11 @@ type thread struct {
 	queued bool
 
 	// What follows is in play with the token only.
-	ran      bool // it completed an instruction and has not proved it
-	unseen   bool // a proof that its streak does not know of
-	proving  bool // within Proof: counted, not yet looked whether it holds the token
-	granting bool // within tokenGranted: its streak holds, the engine does not know yet
-	promote  uint8
+	ran      bool  // it completed an instruction and has not proved it
+	unseen   bool  // a proof that its streak does not know of
+	proving  bool  // within Proof: counted, not yet looked whether it holds the token
+	granting bool  // within tokenGranted: its streak holds, the engine does not know yet
+	promote  uint8 // within tokenGranted: page+1 whose request is to be promoted
 	giving   uint8 // progress of giveBack
 	pages    uint8 // that giveBack has yet to release: a set
 	streak   [3 + maxPages]byte
@@ -84,15 +84,19 @@ const (
 	giving             // the engine knows of no holder any more
 )
 
-// device is the device of a node. Phases: idle, awake (parked in Pin), asleep
-// is not used, pinned.
+// device is the device of a node: idle, parked until its page can be pinned, or
+// with the page pinned.
 type device struct {
 	phase uint8
 	page  uint8
 	write bool
 }
 
-const pinned = asleep
+// A device's phases, beside idle.
+const (
+	parked uint8 = iota + 1
+	pinned
+)
 
 // userfault is a message that no sleeping thread stands for.
 type userfault struct {

@@ -410,7 +410,7 @@ func (w *world) pin(n dsm.NodeID) {
 // first event: another, if the page came meanwhile.
 func (w *world) retryPins(n dsm.NodeID, page uint8) {
 	d := &w.s.devices[n]
-	if d.phase != awake || d.page != page || w.broken != "" {
+	if d.phase != parked || d.page != page || w.broken != "" {
 		return
 	}
 	c := &w.s.copies[n][page]
