@@ -16,7 +16,9 @@ GUEST_PKGS := $(call existing,./vcpu ./dsm/uffd/...)
 # Tests of micro guests, on the emulated Intel host.
 INTEL_PKGS := $(call existing,./vcpu)
 # Tests of the whole: they run only where guests run.
-SYSTEM_PKGS := $(call existing,./tests/...)
+SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab product) ./tests)
+# Tests of memory by micro guests in ring 3: they run at full speed on any KVM, so here if there is one.
+MEMORY_PKGS := $(call existing,./tests/coherence/...)
 
 # What whole-system tests, the demo and the benchmark find in the project's folder.
 NEEDS := build/coalesce build/guest.cpio build/kernel/vmlinuz
@@ -54,7 +56,8 @@ lint: setup ## gofmt, go vet, staticcheck
 .PHONY: test
 test: setup lint build ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
-	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS)))
+	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS) $(MEMORY_PKGS)))
+	$(if $(shell [[ -w /dev/kvm ]] && echo here),go test -v -count=1 -timeout 900s,scripts/there test --timeout 900 $(needs)) $(MEMORY_PKGS)
 	scripts/there test --timeout 1300 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
 
 .PHONY: test-intel

@@ -1,0 +1,275 @@
+package coherence
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"coalesce/tests/bare"
+	"coalesce/tests/lab"
+)
+
+// forever bounds hangs and nothing else: an emulated machine on a busy host is a hundred times slower than a real one.
+const forever = 3 * time.Minute
+
+// link is how a team's messages travel, and what follows from it for the parts.
+type link struct {
+	name string
+	path lab.Path
+	// transfer is about what a page takes from host to host.
+	transfer time.Duration
+	scale    float64 // of all times
+	pages    int     // that storms rage over
+	slots    int     // instances of a batch of litmus tests
+}
+
+// retransmission is how long TCP waits before it sends a lone segment again (TCP_RTO_MIN), besides the round trip.
+const retransmission = 200 * time.Millisecond
+
+var (
+	direct = link{"direct", lab.Path{}, 200 * time.Microsecond, 1, 48, maxSlots}
+	near   = link{"1 ms", lab.Path{Delay: time.Millisecond}, 4 * time.Millisecond, 1, 24, 4}
+	lossy  = link{"1 ms, 1 % lost", lab.Path{Delay: time.Millisecond, Loss: 0.01, Stall: retransmission}, 4 * time.Millisecond, 1, 16, 4}
+	far    = link{"20 ms", lab.Path{Delay: 20 * time.Millisecond}, 80 * time.Millisecond, 2, 8, 2}
+)
+
+// time is a part's time in cycles.
+func (l *link) time(d time.Duration) uint64 { return usual(time.Duration(l.scale * float64(d))) }
+
+// contention are parts in which all fight over memory.
+func (l *link) contention() []part {
+	return []part{
+		counters("counter", l.time(400*time.Millisecond), false), counters("split", l.time(500*time.Millisecond), true),
+		fetch("fetch", l.time(600*time.Millisecond), false), storm("storm", l.pages, l.time(time.Second), false),
+	}
+}
+
+// TestContention: counters, split locks, code that is rewritten and storms, on 2, 4 and 8 hosts.
+func TestContention(t *testing.T) {
+	for _, n := range []int{2, 4, maxTeam} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) { checkContention(t, n, &direct) })
+	}
+}
+
+func checkContention(t *testing.T, n int, l *link) {
+	t.Helper()
+	f, r := newTeam(t, n, l.path).run(t, forever, l.contention()...)
+	for _, name := range []string{"counter", "split", "fetch", "storm"} {
+		saw(t, "%s", laps(t, f, name, n))
+	}
+	saw(t, "%d versions of code, %d blocks changed under locks; %s", f.one(t, "fetch.versions"), f.one(t, "storm.blocks"), summary(r))
+	if bad := f.failures(n); bad != "" {
+		t.Error(bad)
+	}
+}
+
+// litmus are the shapes for so long each, as far as there are vCPUs enough; those of more than two vCPUs have fewer
+// instances at a time and run longer.
+func (l *link) litmus(n int, each, pace time.Duration, shapes []shape) (runs []shape, program part) {
+	for _, s := range shapes {
+		if len(s.threads) <= n {
+			runs = append(runs, s)
+		}
+	}
+	return runs, func(t *bare.Team) {
+		bySize := map[int]*groups{}
+		for _, s := range runs {
+			size := len(s.threads)
+			if bySize[size] == nil {
+				bySize[size] = newGroups(t, size, l.slots)
+			}
+			t.Barrier()
+			bySize[size].litmus(s, l.time(each*time.Duration(size*size/4)), cycles(pace))(t)
+		}
+	}
+}
+
+// found is what a team has seen of a shape.
+type found struct {
+	count     [verdicts]uint64
+	batches   uint64
+	late      time.Duration
+	different int
+	text      string
+	worst     []string // outcomes that x86 forbids, or foreign ones
+}
+
+func litmusFound(t *testing.T, f figures, s *shape) (x found) {
+	t.Helper()
+	for v := range verdicts {
+		x.count[v] = f.one(t, s.reportName(v.String()))
+	}
+	x.batches = f.one(t, s.reportName("batches"))
+	x.late = duration(f.one(t, s.reportName("late")))
+	all := f[s.reportName("outcome")]
+	x.different = len(all)
+	judge := s.judge()
+	var count [verdicts]uint64
+	for _, o := range all {
+		outcome, times := int(o>>outcomeShift), o&(1<<outcomeShift-1)
+		v := verdict(judge[outcome])
+		count[v] += times
+		if v >= forbidden {
+			x.worst = append(x.worst, fmt.Sprintf("%s: %s, %d times", v, s.describe(outcome), times))
+		}
+	}
+	if count != x.count {
+		t.Errorf("%s: the guest's verdicts are %v, the outcomes' %v", s.name, x.count, count)
+	}
+	x.text = fmt.Sprintf("%-10s %5d instances in %3d batches, %2d different outcomes, forbidden %d, foreign %d, over %v late",
+		s.name, x.count[ordered]+x.count[relaxed]+x.count[forbidden]+x.count[alien], x.batches, x.different, x.count[forbidden], x.count[alien], x.late.Round(time.Millisecond))
+	if !s.forbidden {
+		x.text += fmt.Sprintf("; %s %d times, which x86 allows", s.relaxed, x.count[relaxed])
+	}
+	return x
+}
+
+func checkLitmus(t *testing.T, n int, l *link, shapes []shape) {
+	t.Helper()
+	runs, program := l.litmus(n, 350*time.Millisecond, l.transfer, shapes)
+	f, r := newTeam(t, n, l.path).run(t, forever, program)
+	for i := range runs {
+		x := litmusFound(t, f, &runs[i])
+		saw(t, "%s", x.text)
+		for _, bad := range x.worst {
+			t.Errorf("%s: %s", runs[i].name, bad)
+		}
+	}
+	for _, s := range shapes {
+		if len(s.threads) > n {
+			saw(t, "%s takes %d vCPUs", s.name, len(s.threads))
+		}
+	}
+	saw(t, "%s", summary(r))
+	if bad := f.failures(n); bad != "" {
+		t.Error(bad)
+	}
+}
+
+// TestLitmus: the outcomes are those of x86, on 2, 4 and 8 hosts.
+func TestLitmus(t *testing.T) {
+	for _, n := range []int{2, 4, maxTeam} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) { checkLitmus(t, n, &direct, shapes) })
+	}
+}
+
+// TestLitmusSeesDisorder: programs that do by themselves what the shapes forbid are found out.
+func TestLitmusSeesDisorder(t *testing.T) {
+	var broken []shape
+	for _, s := range shapes {
+		broken = append(broken, s.reordered())
+	}
+	// The gaps are longer than a vCPU waits for a processor.
+	slow := direct
+	slow.slots = 4
+	runs, program := slow.litmus(4, 400*time.Millisecond, 24*time.Millisecond, broken)
+	f, _ := newTeam(t, 4, direct.path).run(t, forever, program)
+	for i := range runs {
+		s := &runs[i]
+		x := litmusFound(t, f, s)
+		v := relaxed
+		if s.forbidden {
+			v = forbidden
+		}
+		saw(t, "%-21s %s %d times", s.name, s.relaxed, x.count[v])
+		if x.count[v] == 0 {
+			t.Errorf("%s: not seen: %s", s.name, s.relaxed)
+		}
+	}
+}
+
+// TestChecksSee: the other parts' checks find out programs that are wrong.
+func TestChecksSee(t *testing.T) {
+	p := newTeam(t, 2, direct.path)
+	d := cycles(300 * time.Millisecond)
+	for _, tt := range []struct {
+		name string
+		part part
+		want []uint64
+	}{
+		{"a counter that is read, then written", looseCounter("counter", d), []uint64{counterTotal, counterSum}},
+		{"code that is announced before it is written", fetch("fetch", d, true), []uint64{fetchStale}},
+		{"a lock that locks nobody out", storm("storm", 4, d, true), []uint64{stormBlock, stormLock}},
+	} {
+		f, _ := p.run(t, forever, tt.part)
+		var got []uint64
+		for cpu := range p.n {
+			got = append(got, f[fmt.Sprintf("first.%d.0", cpu)]...)
+		}
+		if !slices.ContainsFunc(got, func(kind uint64) bool { return slices.Contains(tt.want, kind) }) {
+			t.Errorf("%s: found %d", tt.name, got)
+		}
+		saw(t, "%s: %s", tt.name, f.failures(p.n))
+	}
+}
+
+// TestLinks: the same over links with delay and loss.
+func TestLinks(t *testing.T) {
+	for _, l := range []*link{&near, &lossy} {
+		t.Run(l.name, func(t *testing.T) {
+			checkContention(t, 4, l)
+			checkLitmus(t, 4, l, shapes)
+		})
+	}
+}
+
+// TestFar: the same over links so long that nobody is busy: all at once.
+func TestFar(t *testing.T) {
+	t.Run("contention", func(t *testing.T) {
+		t.Parallel()
+		checkContention(t, 4, &far)
+	})
+	t.Run("litmus", func(t *testing.T) {
+		t.Parallel()
+		checkLitmus(t, 2, &far, shapes)
+	})
+	t.Run("progress", func(t *testing.T) {
+		t.Parallel()
+		checkProgress(t, &far)
+	})
+}
+
+// TestProgress: an instruction that needs many pages at once ends, however many vCPUs fight over them.
+func TestProgress(t *testing.T) { checkProgress(t, &direct) }
+
+// checkProgress compares how long instructions took with what docs/protocol.md promises of the progress token.
+func checkProgress(t *testing.T, l *link) {
+	t.Helper()
+	const n = 4
+	tables := !host().shadow
+	f, r := newTeam(t, n, l.path).run(t, forever, movs("movs", tables, l.time(2*time.Second), cycles(4*l.transfer)))
+	pages, why := movsPages+movsTables+1, "6 that the instruction touches, 18 tables and a root that processors walk to them"
+	if !tables {
+		pages, why = movsPages, "those that the instruction touches; KVM walks the page tables here, which no host writes to"
+	}
+	all := f.byCPU(t, "movs", "laps", n)
+	longest := duration(slices.Max(f.byCPU(t, "movs", "instruction", n)))
+	spent, done := uint64(0), uint64(0)
+	for cpu, took := range f.byCPU(t, "movs", "spent", n) {
+		spent, done = spent+took, done+all[cpu]
+	}
+	if slices.Min(all) == 0 {
+		t.Errorf("a vCPU has executed none: %v", all)
+	}
+	// The hold's limit, and what three messages take: the mean of transfers has it, with the hosts' share.
+	var hold, trip time.Duration
+	for _, node := range r.Nodes {
+		hold = max(hold, time.Duration(node.Memory.Hold)*time.Microsecond)
+		trip = max(trip, time.Duration(node.Memory.Transfer)*time.Microsecond, node.RTT*3/2)
+	}
+	// The token's holder is the first in every queue: it waits for one hold.
+	tenure := time.Duration(pages) * (hold + trip)
+	bound := (n-1)*tenure + time.Duration(pages)*(n*hold+trip)
+	saw(t, "%d pages (%s)", pages, why)
+	saw(t, "%d instructions, %d to %d on each vCPU, %v on average, the longest %v; bound: %d waiters x tenure %v + %d pages x (%d x hold %v + 3 ways %v) = %v",
+		done, slices.Min(all), slices.Max(all), duration(spent/max(done, 1)), longest, n-1, tenure, pages, n, hold, trip, bound)
+	saw(t, "%s", summary(r))
+	if longest > bound {
+		t.Errorf("an instruction took %v, more than %v", longest, bound)
+	}
+	if bad := f.failures(n); bad != "" {
+		t.Error(bad)
+	}
+}
