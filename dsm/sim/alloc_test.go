@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"coalesce/dsm"
+	"coalesce/dsm/uffd"
+	"coalesce/link"
+)
+
+// Two engines without a world: what they are told they answer at once, and nothing
+// here allocates. These tests are not in package dsm since the race detector, under
+// which that runs, makes pools forget.
+
+// still is a host whose clock is set by hand.
+type still struct {
+	dsm.Host
+	memory []byte
+	now    int64
+	alarm  int64
+}
+
+func (h *still) Pages() int { return dsm.RegionPages }
+func (h *still) Alias(page uint32, n int) []byte {
+	return h.memory[page*dsm.PageSize:][:n*dsm.PageSize]
+}
+func (h *still) PopulateAlias(uint32, int) error               { return nil }
+func (h *still) Register(uint32, int) error                    { return nil }
+func (h *still) Continue(_ uint32, n int, _ bool) (int, error) { return n, nil }
+func (h *still) WriteProtect(uint32, int) error                { return nil }
+func (h *still) Unprotect(uint32, int) error                   { return nil }
+func (h *still) Zap(uint32, int) error                         { return nil }
+func (h *still) Vanished() uint64                              { return 0 }
+func (h *still) Now() int64                                    { return h.now }
+func (h *still) CPUTime(uint32) uint64                         { return 0 }
+func (h *still) SetAlarm(in int64)                             { h.alarm = h.now + in }
+
+// slot is a link that holds the one frame on its way.
+type slot struct {
+	h     link.Header
+	room  [64 << 10]byte
+	frame []byte
+}
+
+func (s *slot) Send(h link.Header, payload ...[]byte) error {
+	s.h, s.frame = h, s.room[:copy(s.room[:], payload[0])]
+	return nil
+}
+func (s *slot) Abort(error)       {}
+func (s *slot) Stats() link.Stats { return link.Stats{} }
+func (s *slot) Close() error      { return nil }
+
+// unstamped keeps content from waiting for a stamp.
+type unstamped struct{}
+
+func (unstamped) Now() uint64        { return 0 }
+func (unstamped) Await(uint64) error { return nil }
+
+// side is one of the two.
+type side struct {
+	*dsm.Driver
+	host still
+	vcpu *dsm.Thread
+	to   slot // frames to the other
+}
+
+func newSides(t testing.TB) (s [2]*side) {
+	for i := range s {
+		s[i] = &side{host: still{memory: make([]byte, dsm.RegionPages*dsm.PageSize)}}
+		d, err := dsm.NewDriver(dsm.Config{Self: dsm.NodeID(i), Homes: []dsm.NodeID{0}, View: 1, Clock: unstamped{}}, &s[i].host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s[i].Driver = d
+		s[i].vcpu = d.Engine.AddThread(tid, nil)
+		if err := d.Connect(dsm.NodeID(1-i), &s[i].to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+const tid = 7
+
+// fault has a side fault on a page and everybody answer until all is done.
+func fault(s [2]*side, i int, page uint32, write bool) {
+	s[i].vcpu.Proof() // of what it did before
+	s[i].Fault(uffd.Fault{Page: page, Write: write, TID: tid})
+	s[i].Flush()
+	for busy := true; busy; {
+		busy = false
+		for i := range s {
+			if out := &s[i].to; len(out.frame) > 0 {
+				busy = true
+				frame := out.frame
+				out.frame = nil
+				s[1-i].Receive(dsm.NodeID(i), &out.h, frame)
+				s[1-i].Flush()
+			}
+			if s[i].host.alarm != 0 {
+				busy = true
+				for j := range s {
+					s[j].host.now = max(s[j].host.now, s[i].host.alarm)
+				}
+				s[i].host.alarm = 0
+				s[i].Alarm()
+				s[i].Flush()
+			}
+		}
+	}
+}
+
+// TestFaultPathDoesNotAllocate moves pages to and fro, as a whole and as changes,
+// with and without holds, for reading and writing: neither side allocates.
+func TestFaultPathDoesNotAllocate(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change int // bytes of the page between two moves
+		apart  time.Duration
+		step   func(s [2]*side, page uint32)
+	}{
+		{"write, changes", 8, time.Second, writes},
+		{"write, whole pages", dsm.PageSize, time.Second, writes},
+		{"write, held", 8, 0, writes},
+		{"read and upgrade", 8, time.Second, readsAndWrites},
+		{"nothing changed", 0, time.Second, readsAndWrites},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSides(t)
+			round := 0
+			step := func() {
+				for page := range uint32(20) {
+					for i := range s {
+						s[i].host.now += int64(tc.apart)
+					}
+					for b := range s[0].host.Alias(page, 1)[:tc.change] {
+						s[0].host.Alias(page, 1)[b] = byte(round)
+					}
+					tc.step(s, page)
+				}
+				round++
+			}
+			for range 3 {
+				step() // pages, queues and groups are made when they are first needed
+			}
+			before := s[0].Engine.Stats()
+			if n := testing.AllocsPerRun(50, step); n != 0 {
+				t.Errorf("%v allocations for 20 pages there and back", n)
+			}
+			after := s[0].Engine.Stats()
+			if after.PagesIn == before.PagesIn || after.PagesOut == before.PagesOut {
+				t.Errorf("pages did not move: %+v", after)
+			}
+			if held := after.Deferred - before.Deferred; (held > 0) != (tc.apart == 0) {
+				t.Errorf("%d commands were deferred", held)
+			}
+			for i := range s {
+				if err := s[i].Rest(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func writes(s [2]*side, page uint32) {
+	fault(s, 1, page, true)
+	fault(s, 0, page, true)
+}
+
+func readsAndWrites(s [2]*side, page uint32) {
+	for i := range s {
+		fault(s, 1-i, page, false)
+		fault(s, 1-i, page, true)
+	}
+}
