@@ -188,6 +188,9 @@ func (e *Engine) Close() error {
 	e.fail(ErrClosed)
 	for i := range e.peers {
 		if o := e.peers[i].Load(); o != nil {
+			if why := e.Err(); !errors.Is(why, ErrClosed) {
+				o.link.Abort(why) // or the peer would blame this node
+			}
 			_ = o.link.Close()
 		}
 	}
