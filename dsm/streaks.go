@@ -363,10 +363,11 @@ func (e *Engine) checkHolder() {
 	e.watchHolder()
 }
 
-// watchHolder has checkHolder run before long, once.
+// watchHolder has checkHolder run before long, once. A fixed hold may be far
+// shorter than the pages take that the holder waits for.
 func (e *Engine) watchHolder() {
 	if e.streaks.checking.CompareAndSwap(false, true) {
-		e.holds.push(e.host.Now()+int64(e.hold.proof()), tokenCheck)
+		e.holds.push(e.host.Now()+max(int64(e.hold.proof()), e.hold.transfer.Load()), tokenCheck)
 	}
 }
 
