@@ -20,16 +20,19 @@ const (
 
 // bench is the guests and what was measured of them.
 type bench struct {
-	files  product.Files
-	qemu   string
-	memory string
+	files   product.Files
+	qemu    string
+	memory  string
+	early   bool    // boot with the lender's CPU there from the start, too
+	seconds float64 // of comparing a guest's CPUs
 
 	client *lab.Host
 	lender *product.Lender
 
 	// Seconds from the program's start to init's first line, and until the lender's CPU runs.
-	boot struct{ qemu, local, span, online sample }
-	loop struct{ local, remote sample } // ns an iteration of a loop in user mode
+	boot struct{ qemu, local, span, online, early sample }
+	// Nanoseconds an iteration of a loop in user mode, alone on CPU 0 or 1 of a guest on one host, and of one on two.
+	loop struct{ local, span [2]sample }
 	rest struct{ local, client, lender sample }
 
 	failures []string // runs that did not do what they should
@@ -43,7 +46,11 @@ type kind struct {
 
 // kinds are those of each round.
 func (b *bench) kinds() []kind {
-	return []kind{{"qemu", b.runQEMU}, {"local", b.runLocal}, {"span", b.runSpan}}
+	kinds := []kind{{"qemu", b.runQEMU}, {"local", b.runLocal}, {"span", b.runSpan}}
+	if b.early {
+		kinds = append(kinds, kind{"early", b.runEarly})
+	}
+	return kinds
 }
 
 // hosts makes the two hosts; the lender serves all rounds.
@@ -80,51 +87,83 @@ func (b *bench) coalesce(ctx context.Context, what string, flags ...string) (*la
 	return p, time.Since(p.Started).Seconds(), err
 }
 
-// runLocal is a guest with two vCPUs on this host.
-func (b *bench) runLocal(ctx context.Context) error {
-	p, seconds, err := b.coalesce(ctx, "coalesce.run=poweroff", "--cpus", "2")
-	if err == nil {
-		err = b.measureRest(p, &b.rest.local)
+// compare is what a guest does that compares its CPUs' speed.
+func (b *bench) compare() string {
+	return fmt.Sprintf("coalesce.run=check coalesce.check=--json,--seconds,%g,compute", b.seconds)
+}
+
+// compared adds what a guest has found that has compared its CPUs.
+func compared(p *lab.Process, loop *[2]sample) error {
+	for line := range strings.Lines(p.Stdout.String()) {
+		if r, ok := check.ParseResult(line); ok && r.Test == "compute" {
+			for i := range loop {
+				loop[i].add(r.Metrics[fmt.Sprintf("alone_ns_cpu%d", i)])
+			}
+			return nil
+		}
 	}
+	return errors.New("the guest has not compared its CPUs")
+}
+
+// runLocal is a guest with two vCPUs on this host, which then compares their speed.
+func (b *bench) runLocal(ctx context.Context) error {
+	p, seconds, err := b.coalesce(ctx, b.compare(), "--cpus", "2")
 	if err != nil {
 		return err
 	}
+	defer p.Kill() // should anything fail
 	b.boot.local.add(seconds)
-	return succeed(ctx, p)
+	if err := b.measureRest(p, &b.rest.local); err != nil {
+		return err
+	}
+	if err := succeed(ctx, p); err != nil {
+		return err
+	}
+	return compared(p, &b.loop.local)
 }
 
 // runSpan is a guest with a vCPU here and one on the lender, which then compares their speed. Its init starts the
 // lender's CPU, once the kernel has booted.
 func (b *bench) runSpan(ctx context.Context) error {
 	from := b.lender.Stderr.Len()
-	p, seconds, err := b.coalesce(ctx, "maxcpus=1 coalesce.run=check coalesce.check=--json,--seconds,2,compute", "--cpus", "1",
-		"--lender", b.lender.Addr+",cpus=1")
+	p, seconds, err := b.coalesce(ctx, "maxcpus=1 "+b.compare(), "--cpus", "1", "--lender", b.lender.Addr+",cpus=1")
 	if err != nil {
 		return err
 	}
+	defer p.Kill()
 	b.boot.span.add(seconds)
 	if _, err := p.Stdout.Await(ctx, remoteOnline); err != nil {
-		p.Kill()
 		return err
 	}
 	b.boot.online.add(time.Since(p.Started).Seconds())
 	if err := errors.Join(b.measureRest(p, &b.rest.client), b.measureRest(b.lender.Process, &b.rest.lender)); err != nil {
 		return err
 	}
-	if err := succeed(ctx, p); err != nil {
+	if err := b.leave(ctx, p, from); err != nil {
 		return err
 	}
-	if _, err := b.lender.Stderr.AwaitFrom(ctx, from, product.SessionOver); err != nil {
+	return compared(p, &b.loop.span)
+}
+
+// runEarly is such a guest whose kernel starts the lender's CPU itself.
+func (b *bench) runEarly(ctx context.Context) error {
+	from := b.lender.Stderr.Len()
+	p, seconds, err := b.coalesce(ctx, "coalesce.run=poweroff", "--cpus", "1", "--lender", b.lender.Addr+",cpus=1")
+	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(p.Stdout.String()) {
-		if r, ok := check.ParseResult(line); ok && r.Test == "compute" {
-			b.loop.local.add(r.Metrics["alone_ns_cpu0"])
-			b.loop.remote.add(r.Metrics["alone_ns_cpu1"])
-			return nil
-		}
+	defer p.Kill()
+	b.boot.early.add(seconds)
+	return b.leave(ctx, p, from)
+}
+
+// leave waits until a guest has ended well and the lender, whose words after the byte at from count, is free again.
+func (b *bench) leave(ctx context.Context, p *lab.Process, from int) error {
+	err := succeed(ctx, p)
+	if err == nil {
+		_, err = b.lender.Stderr.AwaitFrom(ctx, from, product.SessionOver)
 	}
-	return errors.New("the guest has not compared its CPUs")
+	return err
 }
 
 // runQEMU is the same guest as runLocal's in QEMU's smallest machine. It goes without ACPI and trusts the TSC, as ours
@@ -159,7 +198,6 @@ func (b *bench) measureRest(p *lab.Process, s *sample) error {
 
 // succeed waits for a client's end with status 0.
 func succeed(ctx context.Context, p *lab.Process) error {
-	defer p.Kill() // if it does not end in time
 	e, err := p.Wait(ctx)
 	if err == nil && e.Status != 0 {
 		err = fmt.Errorf("%v:\n%s", e, p.Stderr.Tail(5))

@@ -18,34 +18,37 @@ import (
 	"coalesce/tests/product"
 )
 
-// runLimit bounds one run of a guest. One that takes longer counts as failed, and the others go on.
-const runLimit = 5 * time.Minute
-
 func main() {
 	rounds := flag.Int("n", 5, "`rounds`: how often each kind of guest is run")
-	memory := flag.String("memory", "512M", "the guests' memory, `SIZE`")
+	limit := flag.Duration("limit", 5*time.Minute, "`time` for one run of a guest; one that takes longer counts as failed, and the others go on")
+	b := &bench{}
+	flag.StringVar(&b.memory, "memory", "512M", "the guests' memory, `SIZE`")
+	flag.StringVar(&b.qemu, "qemu", "qemu-system-x86_64", "the `program` that a local guest is compared with")
+	flag.BoolVar(&b.early, "early", false, "also boot with the lender's vCPU there from the start")
+	flag.Float64Var(&b.seconds, "seconds", 6, "how long the guests' vCPUs are compared in each run")
 	verbose := flag.Bool("v", false, "show what the guests and the programs say")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	if err := run(ctx, *rounds, *memory, *verbose); err != nil {
+	if err := b.run(ctx, *rounds, *limit, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds int, memory string, verbose bool) (err error) {
-	if rounds < 1 || flag.NArg() > 0 {
-		return errors.New("usage: bench [-n ROUNDS] [-memory SIZE] [-v]")
+// run does all rounds and prints the table.
+func (b *bench) run(ctx context.Context, rounds int, limit time.Duration, verbose bool) (err error) {
+	if rounds < 1 || limit <= 0 || b.seconds <= 0 || flag.NArg() > 0 {
+		flag.Usage()
+		return errors.New("give only flags, and numbers above 0")
 	}
-	b := &bench{memory: memory}
 	if b.files, err = product.Find(); err == nil {
 		err = b.files.Check()
 	}
 	if err != nil {
 		return err
 	}
-	if b.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
+	if b.qemu, err = exec.LookPath(b.qemu); err != nil {
 		return fmt.Errorf("QEMU is what a local guest is compared with: %w", err)
 	}
 	var out *os.File
@@ -60,7 +63,7 @@ func run(ctx context.Context, rounds int, memory string, verbose bool) (err erro
 	for i := range rounds {
 		fmt.Fprintf(os.Stderr, "bench: round %d of %d:", i+1, rounds)
 		for _, k := range b.kinds() {
-			limited, cancel := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("not within %v", runLimit))
+			limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %v", limit))
 			start := time.Now()
 			err := k.run(limited)
 			cancel()

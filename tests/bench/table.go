@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -17,14 +16,13 @@ type sample struct{ values []float64 }
 
 func (s *sample) add(v float64) { s.values = append(s.values, v) }
 
-// at is the value below which the share p of all lies, the nearest that was measured.
-func (s *sample) at(p float64) float64 {
-	sorted := slices.Sorted(slices.Values(s.values))
-	return sorted[max(0, int(math.Ceil(p*float64(len(sorted))))-1)]
+// median returns the middle value, the lower one of two.
+func (s *sample) median() float64 {
+	return slices.Sorted(slices.Values(s.values))[(len(s.values)-1)/2]
 }
 
-// row is a line of the table. Its ratio is to another sample's median; a row without one is a base, or has an absolute
-// target.
+// row is a line of the table. Its ratio is that of its median to another sample's; a row without one is a base, or has
+// an absolute target.
 type row struct {
 	what   string
 	unit   string
@@ -35,24 +33,34 @@ type row struct {
 // print writes the table.
 func (b *bench) print(w io.Writer) error {
 	fmt.Fprintln(w, machine())
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "what\tn\tp50\tp99\tratio\ttarget\t")
-	for _, r := range []row{
+	rows := []row{
 		{"boot to init: QEMU microvm, 2 vCPUs", "s", &b.boot.qemu, nil, 0},
 		{"boot to init: 2 local vCPUs", "s", &b.boot.local, &b.boot.qemu, 1.2},
 		{"boot to init: 1 local vCPU, 1 remote", "s", &b.boot.span, &b.boot.local, 0},
 		{"boot until the remote one runs, too", "s", &b.boot.online, &b.boot.local, 3},
-		{"loop in user mode: local vCPU", "ns", &b.loop.local, nil, 0},
-		{"loop in user mode: remote vCPU", "ns", &b.loop.remote, &b.loop.local, 1.03},
-		{"memory beyond the guest's: 2 local vCPUs", "MiB", &b.rest.local, nil, 40},
-		{"memory beyond the guest's: client", "MiB", &b.rest.client, nil, 40},
-		{"memory beyond the guest's: lender", "MiB", &b.rest.lender, nil, 40},
-	} {
+	}
+	if b.early {
+		rows = append(rows, row{"boot to init: both from the start", "s", &b.boot.early, &b.boot.local, 3})
+	}
+	rows = append(rows,
+		row{"loop in user mode: CPU 0 of 2 local", "ns", &b.loop.local[0], nil, 0},
+		row{"loop in user mode: CPU 1 of 2 local", "ns", &b.loop.local[1], nil, 0},
+		row{"loop in user mode: CPU 0 beside a remote", "ns", &b.loop.span[0], nil, 0},
+		row{"loop in user mode: CPU 1, remote", "ns", &b.loop.span[1], &b.loop.span[0], 1.03},
+		row{"  the same against CPU 1 of 2 local", "ns", &b.loop.span[1], &b.loop.local[1], 1.03},
+		row{"memory beyond the guest's: 2 local vCPUs", "MiB", &b.rest.local, nil, 40},
+		row{"memory beyond the guest's: client", "MiB", &b.rest.client, nil, 40},
+		row{"memory beyond the guest's: lender", "MiB", &b.rest.lender, nil, 40},
+	)
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "what\tn\tmedian\tleast to most\tratio\ttarget\t")
+	for _, r := range rows {
 		if len(r.s.values) == 0 {
 			fmt.Fprintf(t, "%s\t0\t\t\t\t\tnot measured\n", r.what)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%.3g %s\t%.3g %s\t%s\n", r.what, len(r.s.values), r.s.at(.5), r.unit, r.s.at(.99), r.unit, r.judge())
+		fmt.Fprintf(t, "%s\t%d\t%.3g %s\t%.3g to %.3g\t%s\n", r.what, len(r.s.values), r.s.median(), r.unit,
+			slices.Min(r.s.values), slices.Max(r.s.values), r.judge())
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -63,15 +71,15 @@ func (b *bench) print(w io.Writer) error {
 	return nil
 }
 
-// judge compares a row with its base and its target.
+// judge compares a row with its base, whose value it names, and its target.
 func (r row) judge() string {
-	measured, ratio := r.s.at(.5), ""
+	measured, ratio := r.s.median(), ""
 	if r.to != nil && len(r.to.values) == 0 {
 		return "\t\tnothing to compare with"
 	}
 	if r.to != nil {
-		measured /= r.to.at(.5)
-		ratio = fmt.Sprintf("%.3g", measured)
+		measured /= r.to.median()
+		ratio = fmt.Sprintf("%.3g of %.3g %s", measured, r.to.median(), r.unit)
 	}
 	if r.target == 0 {
 		return ratio + "\t\t"

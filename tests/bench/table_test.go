@@ -6,13 +6,9 @@ import (
 )
 
 func TestSample(t *testing.T) {
-	var s sample
-	for _, v := range []float64{5, 1, 4, 2, 3} {
-		s.add(v)
-	}
-	for p, want := range map[float64]float64{0: 1, .5: 3, .99: 5, 1: 5} {
-		if got := s.at(p); got != want {
-			t.Errorf("at %v: %v, want %v", p, got, want)
+	for want, values := range map[float64][]float64{7: {7}, 1: {2, 1}, 3: {5, 1, 4, 2, 3}} {
+		if got := (&sample{values}).median(); got != want {
+			t.Errorf("median of %v: %v, want %v", values, got, want)
 		}
 	}
 }
@@ -20,7 +16,9 @@ func TestSample(t *testing.T) {
 func TestPrint(t *testing.T) {
 	var b bench
 	b.boot.qemu.add(10)
+	b.boot.local.add(12)
 	b.boot.local.add(11)
+	b.boot.local.add(10.5)
 	b.boot.online.add(44)
 	b.rest.local.add(12.5)
 	b.failures = []string{"round 1, span: not within 5m0s"}
@@ -34,11 +32,11 @@ func TestPrint(t *testing.T) {
 		rows[what] = strings.Join(strings.Fields(rest), " ")
 	}
 	for what, want := range map[string]string{
-		"boot to init: QEMU microvm, 2 vCPUs":      "1 10 s 10 s",
-		"boot to init: 2 local vCPUs":              "1 11 s 11 s 1.1 at most 1.2 met",
-		"boot until the remote one runs, too":      "1 44 s 44 s 4 at most 3 missed",
-		"loop in user mode: remote vCPU":           "0 not measured",
-		"memory beyond the guest's: 2 local vCPUs": "1 12.5 MiB 12.5 MiB at most 40 MiB met",
+		"boot to init: QEMU microvm, 2 vCPUs":      "1 10 s 10 to 10",
+		"boot to init: 2 local vCPUs":              "3 11 s 10.5 to 12 1.1 of 10 s at most 1.2 met",
+		"boot until the remote one runs, too":      "1 44 s 44 to 44 4 of 11 s at most 3 missed",
+		"loop in user mode: CPU 1, remote":         "0 not measured",
+		"memory beyond the guest's: 2 local vCPUs": "1 12.5 MiB 12.5 to 12.5 at most 40 MiB met",
 	} {
 		if rows[what] != want {
 			t.Errorf("%s: %q, want %q\n%s", what, rows[what], want, out.String())
