@@ -288,6 +288,10 @@ func (p *team) run(t *testing.T, limit time.Duration, parts ...part) (figures, *
 	for _, a := range p.addr {
 		args = append(args, "--lender", fmt.Sprintf("%s,cpus=1,memory=%d", a, bare.TeamLent>>20))
 	}
+	from := make([]int, len(p.lenders))
+	for i, l := range p.lenders {
+		from[i] = l.Stderr.Len()
+	}
 	c, err := files.Run(p.host, lab.Command{Name: "client"}, args...)
 	if err != nil {
 		t.Fatal(err)
@@ -307,6 +311,9 @@ func (p *team) run(t *testing.T, limit time.Duration, parts ...part) (figures, *
 		f[name] = append(f[name], v)
 	}
 	if e.Status != 0 || f[bare.TeamDone] == nil {
+		for i, l := range p.lenders {
+			t.Logf("%s said:\n%s", l.Command.Name, l.Stderr.String()[from[i]:])
+		}
 		t.Fatalf("the client ended with %v; its last lines:\n%s\n%s", e, c.Stdout.Tail(20), c.Stderr.Tail(20))
 	}
 	r, err := product.Report(c)

@@ -31,7 +31,8 @@ const (
 // its pages, with tables of the page tables, too, and then waits for a random time of up to pace cycles, in which
 // others take them: nobody has them all when it begins.
 //
-// It reports each vCPU's instructions and the longest of them, in cycles, and all cycles they took.
+// It reports each vCPU's instructions and the longest of them, in cycles, all cycles they took, and the longest time
+// for which it did not run although it needed nothing but a processor.
 func movs(name string, tables bool, cycles, pace uint64) part {
 	return func(t *bare.Team) {
 		turn := 0
@@ -69,7 +70,7 @@ func movs(name string, tables bool, cycles, pace uint64) part {
 		t.Barrier()
 
 		wrote := t.Private(len(fought))
-		spent, longest, began := t.Private(1), t.Private(1), t.Private(1)
+		spent, longest, began, stalled := t.Private(1), t.Private(1), t.Private(1), t.Private(1)
 		list := t.Data(words(fought...))
 		w := newWatch(t)
 		w.start(cycles)
@@ -105,9 +106,16 @@ func movs(name string, tables bool, cycles, pace uint64) part {
 		t.ShrImm(micro.RBX, 16)
 		t.Now()
 		t.Add(micro.RBX, micro.RAX)
-		wait := t.Here()
+		wait, ran := t.Here(), t.Label()
+		t.Mov(micro.RCX, micro.RAX)
 		t.Pause()
 		t.Now()
+		t.Mov(micro.R8, micro.RAX)
+		t.Sub(micro.R8, micro.RCX)
+		t.CmpMem(micro.R8, stalled)
+		t.Jcc(micro.BelowOrEqual, ran)
+		t.Store(stalled, micro.R8)
+		t.Bind(ran)
 		t.Cmp(micro.RAX, micro.RBX)
 		t.Jcc(micro.Below, wait)
 
@@ -146,6 +154,8 @@ func movs(name string, tables bool, cycles, pace uint64) part {
 				t.Report(reportOf(name, "instruction", cpu))
 				t.Load(micro.RAX, t.PrivateOf(cpu, spent))
 				t.Report(reportOf(name, "spent", cpu))
+				t.Load(micro.RAX, t.PrivateOf(cpu, stalled))
+				t.Report(reportOf(name, "stalled", cpu))
 			})
 		}
 		w.report(name)
