@@ -9,7 +9,8 @@
 //	movs.go      one instruction that needs many pages, while all fight over them
 //
 // The programs' parts run one after the other in one kernel. They do their work in ring 3, so that a KVM which emulates
-// ring 0 runs them at full speed, and leave page tables alone, so that it is coherent. The tests print what they saw.
+// ring 0 runs them at full speed, and leave page tables alone, so that it is coherent. The tests print what they saw;
+// `go test -v ./tests/coherence -args -times 20` takes more time for it.
 package coherence
 
 import "coalesce/tests/bare"

@@ -223,7 +223,11 @@ func TestFar(t *testing.T) {
 	})
 	t.Run("litmus", func(t *testing.T) {
 		t.Parallel()
-		checkLitmus(t, 2, &far, shapes)
+		n := 2
+		if *times >= 2 { // minutes
+			n = 4
+		}
+		checkLitmus(t, n, &far, shapes)
 	})
 	t.Run("progress", func(t *testing.T) {
 		t.Parallel()
@@ -279,5 +283,41 @@ func checkProgress(t *testing.T, l *link) {
 	}
 	if bad := f.failures(n); bad != "" {
 		t.Error(bad)
+	}
+}
+
+// TestVerdicts: what outcomes mean.
+func TestVerdicts(t *testing.T) {
+	byName := map[string]*shape{}
+	for i := range shapes {
+		byName[shapes[i].name] = &shapes[i]
+	}
+	for _, tt := range []struct {
+		shape string
+		want  map[string]verdict
+	}{
+		{"SB", map[string]verdict{"0a=0 1a=0 x=1 y=1": relaxed, "0a=1 1a=0 x=1 y=1": ordered, "0a=1 1a=2 x=1 y=1": alien, "0a=0 1a=1 x=0 y=1": alien}},
+		{"SB+mfences", map[string]verdict{"0a=0 1a=0 x=1 y=1": forbidden, "0a=1 1a=1 x=1 y=1": ordered}},
+		{"MP", map[string]verdict{"1a=1 1b=0 x=1 y=1": forbidden, "1a=0 1b=1 x=1 y=1": ordered, "1a=3 1b=0 x=1 y=1": alien}},
+		{"LB", map[string]verdict{"0a=1 1a=1 x=1 y=1": forbidden, "0a=0 1a=1 x=1 y=1": ordered}},
+		{"S", map[string]verdict{"1a=1 x=2 y=1": forbidden, "1a=1 x=1 y=1": ordered, "1a=0 x=2 y=1": ordered}},
+		{"R", map[string]verdict{"1a=0 x=1 y=2": relaxed, "1a=1 x=1 y=2": ordered, "1a=0 x=1 y=1": ordered, "1a=0 x=2 y=2": alien}},
+		{"R+mfences", map[string]verdict{"1a=0 x=1 y=2": forbidden}},
+		{"2+2W", map[string]verdict{"x=1 y=1": forbidden, "x=2 y=1": ordered, "x=1 y=2": ordered, "x=2 y=2": ordered, "x=3 y=1": alien}},
+		{"IRIW", map[string]verdict{"2a=1 2b=0 3a=1 3b=0 x=1 y=1": forbidden, "2a=1 2b=0 3a=1 3b=1 x=1 y=1": ordered}},
+	} {
+		s := byName[tt.shape]
+		judge, found := s.judge(), 0
+		for outcome := range 1 << (2 * len(s.observations())) {
+			if want, ok := tt.want[s.describe(outcome)]; ok {
+				found++
+				if got := verdict(judge[outcome]); got != want {
+					t.Errorf("%s: %s is %v, want %v", s.name, s.describe(outcome), got, want)
+				}
+			}
+		}
+		if found != len(tt.want) {
+			t.Errorf("%s: %d of %d outcomes exist", s.name, found, len(tt.want))
+		}
 	}
 }

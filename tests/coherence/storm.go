@@ -108,7 +108,7 @@ func storm(name string, pages int, cycles uint64, loose bool) part {
 		}
 		t.Inc(micro.RAX)
 		if loose { // time for others to be in here, too
-			t.MovImm(micro.RCX, 50_000)
+			t.MovImm(micro.RCX, 300_000)
 			gap := t.Here()
 			t.Dec(micro.RCX)
 			t.Jcc(micro.NotEqual, gap)
