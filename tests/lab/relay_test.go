@@ -97,7 +97,8 @@ func TestRelayDelays(t *testing.T) {
 			least = min(least, took)
 		}
 		t.Logf("%+v: there and back in %v at least", p, least)
-		if least > want+5*time.Millisecond {
+		// Less than the delay twice over; an emulated host adds some milliseconds of its own.
+		if least > want+30*time.Millisecond {
 			t.Errorf("%+v: there and back in %v at best", p, least)
 		}
 	}
