@@ -113,6 +113,11 @@ func (d *Driver) Audit() error {
 	for _, x := range e.holds.sorted {
 		looks[x.page] = x.at // the first one comes last
 	}
+	for i := range e.errands.list {
+		for _, page := range e.errands.list[i].pages[:e.errands.list[i].n] {
+			looks[page] = now // the end of the streak does
+		}
+	}
 	slots := map[uint32]int{}
 	for slot, page := range e.twins.of {
 		if other, twice := slots[page]; twice && page != noPage {
