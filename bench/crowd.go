@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"time"
 )
@@ -152,9 +153,7 @@ func (r *crowdResult) unfairness() (worst float64) {
 		for _, s := range r.shares {
 			sum += s[node]
 		}
-		worst = max(worst, abs(sum/float64(len(r.shares))-1))
+		worst = max(worst, math.Abs(sum/float64(len(r.shares))-1))
 	}
 	return worst
 }
-
-func abs(v float64) float64 { return max(v, -v) }

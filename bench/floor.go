@@ -22,13 +22,14 @@ const (
 	hopRelay              // home: have the third node do as hopProtect
 )
 
-// question is what the floor asks for a page with.
+// questionSize is how many bytes the floor asks for a page with.
 const questionSize = 16
 
-// answered reports whether the answer to a question is a page; otherwise it is
+// brings reports whether the answer to a question is a page; otherwise it is
 // questionSize bytes.
 func (h hop) brings() bool { return h != hopZap }
 
+// ask writes a question.
 func ask(b *[questionSize]byte, page uint32, h hop) {
 	binary.LittleEndian.PutUint32(b[0:], page)
 	binary.LittleEndian.PutUint32(b[4:], uint32(h))

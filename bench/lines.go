@@ -34,24 +34,14 @@ var lines = []line{
 	},
 	{
 		name: "read, dirty at its home", hop: hopProtect, p50: 1.25, p99: 1.5,
-		product: func(r *rig, pages []uint32) error { return r.home.touch(pages, true) },
-		floor: func(_ context.Context, r *rig, _ []uint32) error {
-			if _, err := r.home.tell(order{Do: "floor-map"}); err != nil {
-				return err
-			}
-			return r.floor.zapAll()
-		},
+		product:     func(r *rig, pages []uint32) error { return r.home.touch(pages, true) },
+		floor:       func(_ context.Context, r *rig, _ []uint32) error { return r.mapFloor(r.home) },
 		floorPhrase: "ask, write-protect, 4 KiB back",
 	},
 	{
 		name: "read, dirty at a third node", hop: hopRelay, p50: 1.25,
-		product: func(r *rig, pages []uint32) error { return r.third.touch(pages, true) },
-		floor: func(_ context.Context, r *rig, _ []uint32) error {
-			if _, err := r.third.tell(order{Do: "floor-map"}); err != nil {
-				return err
-			}
-			return r.floor.zapAll()
-		},
+		product:     func(r *rig, pages []uint32) error { return r.third.touch(pages, true) },
+		floor:       func(_ context.Context, r *rig, _ []uint32) error { return r.mapFloor(r.third) },
 		floorPhrase: "ask, pass on, write-protect, 4 KiB back",
 	},
 	{
@@ -64,10 +54,7 @@ var lines = []line{
 			return err
 		},
 		floor: func(ctx context.Context, r *rig, pages []uint32) error {
-			if _, err := r.home.tell(order{Do: "floor-map"}); err != nil {
-				return err
-			}
-			if err := r.floor.zapAll(); err != nil {
+			if err := r.mapFloor(r.home); err != nil {
 				return err
 			}
 			r.client.hop.Store(uint32(hopCopy))
@@ -76,6 +63,14 @@ var lines = []line{
 		},
 		floorPhrase: "ask, unmap, 16 bytes back",
 	},
+}
+
+// mapFloor has the floor's pages mapped at a far node and not here.
+func (r *rig) mapFloor(at *farProcess) error {
+	if _, err := at.tell(order{Do: "floor-map"}); err != nil {
+		return err
+	}
+	return r.floor.zapAll()
 }
 
 // round measures a line once: the floor and the product one after the other, in
