@@ -16,7 +16,7 @@ GUEST_PKGS := $(call existing,./vcpu ./dsm/uffd/...)
 # Tests of micro guests, on the emulated Intel host.
 INTEL_PKGS := $(call existing,./vcpu)
 # Tests of the whole: they run only where guests run.
-SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab product) ./tests)
+SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab labtest product) ./tests)
 # Tests of memory by micro guests in ring 3: they run at full speed on any KVM, so here if there is one.
 MEMORY_PKGS := $(call existing,./tests/coherence/...)
 

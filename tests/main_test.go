@@ -25,6 +25,7 @@ import (
 
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
+	"coalesce/tests/labtest"
 	"coalesce/tests/product"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm/doctor"
@@ -38,6 +39,8 @@ const (
 )
 
 var files product.Files
+
+var saw, within = labtest.Saw, labtest.Within
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -53,19 +56,6 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
-}
-
-// saw prints what a test has seen, also when it passes.
-func saw(t *testing.T, format string, args ...any) {
-	fmt.Printf("%s: %s\n", strings.TrimPrefix(t.Name(), "Test"), fmt.Sprintf(format, args...))
-}
-
-// within is the test's context with a time limit.
-func within(t *testing.T, limit time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %v", limit))
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // place is a lab with the two hosts of most tests.

@@ -19,6 +19,7 @@ import (
 	"coalesce/dsm/uffd"
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
+	"coalesce/tests/labtest"
 	"coalesce/tests/product"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm"
@@ -31,6 +32,8 @@ var (
 )
 
 var files product.Files
+
+var saw, within = labtest.Saw, labtest.Within
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -58,11 +61,6 @@ func TestMain(m *testing.M) {
 		}
 		return status
 	}())
-}
-
-// saw prints what a test has seen, also when it passes.
-func saw(t *testing.T, format string, args ...any) {
-	fmt.Printf("%s: %s\n", strings.TrimPrefix(t.Name(), "Test"), fmt.Sprintf(format, args...))
 }
 
 // machine is what this host is like.
@@ -169,13 +167,6 @@ func allowed(args ...string) []string {
 		args = append(args, "--allow-shadow-paging")
 	}
 	return args
-}
-
-func within(t *testing.T, limit time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %v", limit))
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // team is a guest's hosts: a client and lenders, behind relays if the path is not the zero one.
