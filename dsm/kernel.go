@@ -36,16 +36,7 @@ var epoch = time.Now()
 
 func (*kernel) Now() int64 { return int64(time.Since(epoch)) }
 
-func (*kernel) CPUTime(tid uint32) uint64 {
-	var ts unix.Timespec
-	// The kernel's encoding of a thread's clock (include/linux/posix-timers.h):
-	// the complement of the tid, CPUCLOCK_PERTHREAD_MASK, CPUCLOCK_SCHED.
-	clock := ^int32(tid)<<3 | 4 | 2
-	if err := unix.ClockGettime(clock, &ts); err != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
-}
+func (*kernel) CPUTime(tid uint32) uint64 { return uint64(ThreadCPUTime(int(tid))) }
 
 func (k *kernel) SetAlarm(in int64) {
 	// Fails for a bad descriptor or time only; both are ours.

@@ -3,6 +3,7 @@ package dsm
 import (
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,4 +25,16 @@ func LockServiceThread(name string) {
 	// Only a name: nothing depends on it.
 	_ = os.WriteFile("/proc/thread-self/comm", []byte(name), 0)
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, servicePriority)
+}
+
+// ThreadCPUTime is how long a thread of this process has run, 0 once it is gone. It
+// reads the CPU-time clock whose id is made from the thread's (the kernel's
+// MAKE_THREAD_CPUCLOCK with CPUCLOCK_SCHED, include/linux/posix-timers.h).
+func ThreadCPUTime(tid int) time.Duration {
+	const perThread, sched = 4, 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^tid<<3|perThread|sched), &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }

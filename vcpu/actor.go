@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"coalesce/dsm"
 )
 
 // request is something for the vCPU's thread to do between two KVM_RUNs.
@@ -182,7 +184,7 @@ func (v *VCPU) thread(started chan<- error) {
 			v.stop(err)
 		}
 	}
-	v.finalCPU.Store(int64(threadCPU(v.tid)))
+	v.finalCPU.Store(int64(dsm.ThreadCPUTime(v.tid)))
 }
 
 // serve carries out the requests there are, and while the vCPU may not run

@@ -4,8 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"coalesce/dsm"
 	"coalesce/vcpu/kvm"
 )
 
@@ -41,16 +40,5 @@ func (v *VCPU) CPUTime() time.Duration {
 	if v.Phase() == Finished {
 		return time.Duration(v.finalCPU.Load())
 	}
-	return threadCPU(v.tid)
-}
-
-// threadCPU reads a thread's CPU-time clock, whose id is made from the
-// thread's (the kernel's MAKE_THREAD_CPUCLOCK with CPUCLOCK_SCHED).
-func threadCPU(tid int) time.Duration {
-	const perThread, sched = 4, 2
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^tid<<3|perThread|sched), &ts); err != nil {
-		return 0 // the thread has just ended
-	}
-	return time.Duration(ts.Nano())
+	return dsm.ThreadCPUTime(v.tid)
 }
