@@ -144,25 +144,3 @@ func (q *TokenQueue) Restore(b []byte) []byte {
 	}
 	return b
 }
-
-// Lineage is a copy's lineage with its fields in the open.
-type Lineage struct {
-	Version uint32
-	Holders NodeSet
-	Dirty   bool
-}
-
-// Fetched is described at lineage.
-func (l *Lineage) Fetched(from, self NodeID, version uint32, holders NodeSet) {
-	in := lineage{version: l.Version, holders: l.Holders, dirty: l.Dirty}
-	in.fetched(from, self, version, holders)
-	*l = Lineage{in.version, in.holders, in.dirty}
-}
-
-// Pass is described at lineage.
-func (l *Lineage) Pass(to NodeID, changed bool) (version uint32, holders NodeSet, knew bool) {
-	in := lineage{version: l.Version, holders: l.Holders, dirty: l.Dirty}
-	c, knew := in.pass(to, changed)
-	*l = Lineage{in.version, in.holders, in.dirty}
-	return c.version, c.holders, knew
-}

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// lineage says which content a copy has, so that a page whose content a node
+// Lineage says which content a copy has, so that a page whose content a node
 // had before need not travel again, or only what changed in it. A node that
 // gives a page up keeps the bytes: no longer mapped, they stay in the memfd.
 //
@@ -16,36 +16,36 @@ import (
 // names one content, and holders is true of it wherever the content is: a node
 // among them has had no other content since, but what it is about to pass on
 // itself as a new version.
-type lineage struct {
-	version uint32  // what the alias holds, or held when it became writable
-	holders NodeSet // other nodes whose bytes, valid or stale, are that version
-	dirty   bool    // writable since: the alias may hold something else
+type Lineage struct {
+	Version uint32  // what the alias holds, or held when it became writable
+	Holders NodeSet // other nodes whose bytes, valid or stale, are that version
+	Dirty   bool    // writable since: the alias may hold something else
 }
 
-// fetched records that the content came from a node, with its lineage.
-func (l *lineage) fetched(from, self NodeID, version uint32, holders NodeSet) {
-	*l = lineage{version: version, holders: holders.With(from).Without(self)}
+// Fetched records that the content came from a node, with its lineage.
+func (l *Lineage) Fetched(from, self NodeID, version uint32, holders NodeSet) {
+	*l = Lineage{Version: version, Holders: holders.With(from).Without(self)}
 }
 
 // settle names what the alias holds, now that it is not writable any more.
 // changed tells whether that differs from the version it had.
-func (l *lineage) settle(changed bool) {
-	if l.dirty && changed {
-		l.version++
-		l.holders = 0
+func (l *Lineage) settle(changed bool) {
+	if l.Dirty && changed {
+		l.Version++
+		l.Holders = 0
 	}
-	l.dirty = false
+	l.Dirty = false
 }
 
-// pass returns how the alias's content, not writable any more, is named in a Data
+// Pass returns how the alias's content, not writable any more, is named in a Data
 // message to a node. knew tells whether that has the version which the content had
 // before it perhaps changed.
-func (l *lineage) pass(to NodeID, changed bool) (c content, knew bool) {
-	knew = l.holders.Has(to)
+func (l *Lineage) Pass(to NodeID, changed bool) (version uint32, holders NodeSet, knew bool) {
+	knew = l.Holders.Has(to)
 	l.settle(changed)
-	c = content{version: l.version, holders: l.holders}
-	l.holders = l.holders.With(to)
-	return c, knew
+	holders = l.Holders
+	l.Holders = holders.With(to)
+	return l.Version, holders, knew
 }
 
 // A content is a page as it travels: the whole of it, what changed in it since

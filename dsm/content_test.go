@@ -76,16 +76,16 @@ func TestLineage(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	const nodes = 4
 	type copyOf struct {
-		lineage
+		Lineage
 		alias [PageSize]byte
 		twin  []byte // nil: none
 	}
 	var n [nodes]copyOf
 	owner, copies := 0, NodeSet(1)
-	n[0].dirty = true
+	n[0].Dirty = true
 	forms := map[string]int{}
 	writable := func(i int) {
-		n[i].dirty = true
+		n[i].Dirty = true
 		n[i].twin = nil
 		if r.IntN(4) > 0 {
 			n[i].twin = bytes.Clone(n[i].alias[:])
@@ -95,15 +95,14 @@ func TestLineage(t *testing.T) {
 		s := &n[from]
 		var runs []byte
 		changed, short := false, false
-		if s.dirty {
+		if s.Dirty {
 			changed = s.twin == nil || !bytes.Equal(s.twin, s.alias[:])
 			if s.twin != nil && changed {
 				runs, short = appendRuns(nil, s.twin, s.alias[:])
 			}
 		}
-		knew := s.holders.Has(NodeID(to))
-		s.settle(changed)
-		c := content{version: s.version, holders: s.holders, body: s.alias[:]}
+		version, holders, knew := s.Pass(NodeID(to), changed)
+		c := content{version: version, holders: holders, body: s.alias[:]}
 		form := "whole"
 		switch {
 		case knew && !changed:
@@ -112,14 +111,13 @@ func TestLineage(t *testing.T) {
 			c.body, form = runs, "changed"
 		}
 		forms[form]++
-		s.holders = s.holders.With(NodeID(to))
-		if err := c.apply(n[to].alias[:], n[to].version); err != nil {
+		if err := c.apply(n[to].alias[:], n[to].Version); err != nil {
 			t.Fatalf("%s: %v", form, err)
 		}
 		if n[to].alias != s.alias {
 			t.Fatalf("%s: node %d has other bytes than node %d sent", form, to, from)
 		}
-		n[to].fetched(NodeID(from), NodeID(to), c.version, c.holders)
+		n[to].Fetched(NodeID(from), NodeID(to), c.version, c.holders)
 	}
 	for range 20_000 {
 		i := r.IntN(nodes)
@@ -139,7 +137,7 @@ func TestLineage(t *testing.T) {
 			writable(i)
 			owner, copies = i, NodeSet(0).With(id)
 		}
-		if owner == i && n[i].dirty && r.IntN(2) == 0 {
+		if owner == i && n[i].Dirty && r.IntN(2) == 0 {
 			for range 1 + r.IntN(3) {
 				n[i].alias[r.IntN(PageSize)] = byte(r.Uint32())
 			}

@@ -143,11 +143,11 @@ func (d *Driver) Audit() error {
 		if slot, has := slots[page]; has && int(en.twin) != slot {
 			report("its twin is %d, the entry says %d", slot, en.twin)
 		}
-		if en.lineage.holders.Has(e.cfg.Self) {
-			report("the node counts itself among the holders of version %d", en.lineage.version)
+		if en.lineage.Holders.Has(e.cfg.Self) {
+			report("the node counts itself among the holders of version %d", en.lineage.Version)
 		}
-		if en.page.Access == Modified && !en.lineage.dirty {
-			report("may be written, and is taken for version %d", en.lineage.version)
+		if en.page.Access == Modified && !en.lineage.Dirty {
+			report("may be written, and is taken for version %d", en.lineage.Version)
 		}
 	})
 	return errors.Join(errs...)

@@ -113,10 +113,10 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 	start := len(o.buf)
 	at := start + MsgSize + contentHeader
 	runs, changed, short := o.buf[:at], false, false
-	if en.lineage.dirty {
+	if en.lineage.Dirty {
 		runs, changed, short = e.twins.compare(runs, m.Page, en.twin, page)
 	}
-	c, knew := en.lineage.pass(to, changed)
+	version, holders, knew := en.lineage.Pass(to, changed)
 	size := PageSize
 	switch {
 	case knew && !changed:
@@ -126,6 +126,7 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 		size = len(runs) - at
 		e.stats.pagesChanged.Add(1)
 	}
+	c := content{version: version, holders: holders}
 	c.appendHeader(m.Append(o.buf), size)
 	o.buf = o.buf[:at+size]
 	if size == PageSize {

@@ -40,7 +40,7 @@ type entry struct {
 	moves     uint32  // times it was installed or made writable here
 	follower  follower
 	habit     habit
-	lineage   lineage
+	lineage   Lineage
 	twin      int32 // slot of its twin, if that is this page's still
 	returned  bool  // it was made writable here before
 }
@@ -52,7 +52,7 @@ func (r *region) entriesLocked(self NodeID) *[RegionPages]entry {
 		for i := range r.pages {
 			r.pages[i].dir = NewDir(r.home)
 			if r.home == self {
-				r.pages[i].lineage.dirty = true
+				r.pages[i].lineage.Dirty = true
 				r.pages[i].page.Access = Modified
 			}
 		}
@@ -136,10 +136,10 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		}
 		return e.send(a.To, &a.Msg)
 	case OpInstall:
-		if err := c.apply(e.host.Alias(page, 1), en.lineage.version); err != nil {
+		if err := c.apply(e.host.Alias(page, 1), en.lineage.Version); err != nil {
 			return err
 		}
-		en.lineage.fetched(from, e.cfg.Self, c.version, c.holders)
+		en.lineage.Fetched(from, e.cfg.Self, c.version, c.holders)
 		if a.Writable {
 			e.writable(en, page)
 		}
@@ -188,7 +188,7 @@ func (e *Engine) wrap(what string, page uint32, err error) error {
 // becomes is told from what it was. A page that comes for the first time may
 // well never leave again, and has no twin.
 func (e *Engine) writable(en *entry, page uint32) {
-	en.lineage.dirty = true
+	en.lineage.Dirty = true
 	if en.returned {
 		en.twin = e.twins.take(page, en.twin, e.host.Alias(page, 1))
 	}

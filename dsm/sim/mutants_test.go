@@ -59,12 +59,12 @@ var mutants = []mutant{
 		`	for w := 0; w < either(MUTANT, pageWords-1, pageWords); {`,
 		"is wrong"},
 	{"a new version keeps the old one's holders", "content.go",
-		`		l.holders = 0`,
-		`		if !MUTANT { l.holders = 0 }`,
+		`		l.Holders = 0`,
+		`		if !MUTANT { l.Holders = 0 }`,
 		"here is version"},
 	{"a node counts as holder of what it never had", "content.go",
-		`holders: holders.With(from)`,
-		`holders: either(MUTANT, holders.With((from+1)%2), holders).With(from)`,
+		`Holders: holders.With(from)`,
+		`Holders: either(MUTANT, holders.With((from+1)%2), holders).With(from)`,
 		"here is version"},
 	{"the token is not given back at the end of a streak", "streaks.go",
 		`	e.errands.add(&x)`,
@@ -138,7 +138,7 @@ var mutants = []mutant{
 	{"a page is mapped before it has its content", "region.go",
 		`		if err := c.apply(`,
 		`		if MUTANT {
-			defer c.apply(e.host.Alias(page, 1), en.lineage.version)
+			defer c.apply(e.host.Alias(page, 1), en.lineage.Version)
 		} else if err := c.apply(`,
 		"is wrong"},
 	{"a vCPU is not told that it may write its page", "region.go",
