@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"sync"
 )
 
 // Lineage says which content a copy has, so that a page whose content a node
@@ -159,7 +158,7 @@ func appendRuns(b, base, page []byte) (_ []byte, ok bool) {
 // telling what was changed in them. There are few: a page that has none travels
 // whole, and the oldest goes when another is taken.
 type twins struct {
-	mu    sync.Mutex
+	mu    mutex
 	pages []byte   // maxTwins pages; untouched ones cost no memory
 	of    []uint32 // page index of each
 	next  int

@@ -80,13 +80,13 @@ func (d *Driver) Page(page uint32) Page {
 }
 
 // Holder returns the index of the vCPU here that holds the progress token and
-// has given no proof yet.
-func (d *Driver) Holder() (vcpu uint32, ok bool) {
+// has given no proof yet, and its streak.
+func (d *Driver) Holder() (vcpu uint32, streak []uint32, ok bool) {
 	t := d.Engine.streaks.holding.Load()
 	if t == nil || !t.streak.Holding() || t.seen != t.proofs.Load() {
-		return 0, false
+		return 0, nil, false
 	}
-	return t.index, true
+	return t.index, t.streak.Pages(), true
 }
 
 // Unsent returns what waits for a flush, which somebody owes: an error if
@@ -118,14 +118,15 @@ func (d *Driver) Audit() error {
 			looks[page] = now // the end of the streak does
 		}
 	}
-	slots := map[uint32]int{}
-	for slot, page := range e.twins.of {
-		if other, twice := slots[page]; twice && page != noPage {
-			return fmt.Errorf("page %#x has the twins %d and %d", page, other, slot)
-		}
-		slots[page] = slot
-	}
 	var errs []error
+	for slot, page := range e.twins.of {
+		if page == noPage {
+			continue
+		}
+		if en := &e.region(page).pages[page%RegionPages]; int(en.twin) != slot {
+			errs = append(errs, fmt.Errorf("page %#x: the twin in slot %d is kept for it, and it has the one in slot %d", page, slot, en.twin))
+		}
+	}
 	e.eachEntry(func(page uint32, r *region, en *entry) {
 		report := func(format string, a ...any) {
 			errs = append(errs, fmt.Errorf("page %#x, %+v: "+format, append([]any{page, en.page}, a...)...))
@@ -139,9 +140,6 @@ func (d *Driver) Audit() error {
 		}
 		if until := en.heldUntil - now; until > max(maxHold, e.hold.fixed) {
 			report("held for another %d ns", until)
-		}
-		if slot, has := slots[page]; has && int(en.twin) != slot {
-			report("its twin is %d, the entry says %d", slot, en.twin)
 		}
 		if en.lineage.Holders.Has(e.cfg.Self) {
 			report("the node counts itself among the holders of version %d", en.lineage.Version)

@@ -48,7 +48,7 @@ type Clock interface {
 // Engine runs the protocol for one node: it answers userfaults and peers.
 //
 // Locks, in the order they are taken: a region's mu; a Thread's mu; an outbox's
-// mu; and the leaves twins.mu, streaks.mu, errands.mu and holds.mu.
+// mu; and the leaves twins.mu, streaks.mu, errands.mu, holds.mu and failing.
 type Engine struct {
 	cfg     Config
 	host    Host
@@ -68,11 +68,12 @@ type Engine struct {
 
 	interval atomic.Uint32 // checkpoint interval
 
-	failOnce sync.Once
-	failed   chan struct{} // closed after failErr is set
-	failErr  error
-	running  sync.WaitGroup // readers of faults and holds
-	linked   sync.WaitGroup // readers of peers
+	failing mutex         // a leaf; guards the setting of failErr
+	failed  chan struct{} // closed after failErr is set
+	failErr error
+
+	running sync.WaitGroup // readers of faults and holds
+	linked  sync.WaitGroup // readers of peers
 }
 
 // New prepares the engine: regions homed elsewhere are registered with
@@ -159,14 +160,20 @@ func (e *Engine) region(page uint32) *region { return &e.regions[page/RegionPage
 
 // fail ends the session; the first reason wins.
 func (e *Engine) fail(err error) {
-	e.failOnce.Do(func() {
+	e.failing.Lock()
+	first := e.failErr == nil
+	if first {
 		e.failErr = err
 		close(e.failed)
-		e.arrived(noPage) // for good: nobody will bring them
-		if e.cfg.OnFail != nil && !errors.Is(err, ErrClosed) {
-			go e.cfg.OnFail(err)
-		}
-	})
+	}
+	e.failing.Unlock()
+	if !first {
+		return
+	}
+	e.arrived(noPage) // for good: nobody will bring them
+	if e.cfg.OnFail != nil && !errors.Is(err, ErrClosed) {
+		go e.cfg.OnFail(err)
+	}
 }
 
 // Err returns why the session ended, nil while it runs.

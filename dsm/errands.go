@@ -1,7 +1,6 @@
 package dsm
 
 import (
-	"sync"
 	"sync/atomic"
 )
 
@@ -11,7 +10,7 @@ import (
 type errands struct {
 	pending atomic.Bool // there is something to do
 
-	mu   sync.Mutex // a leaf
+	mu   mutex // a leaf
 	list []errand
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -75,7 +74,7 @@ func (h *minimumHold) recheck() int64 { return max(h.transfers(1)/4, 20_000) }
 type holdQueue struct {
 	host Host
 
-	mu      sync.Mutex
+	mu      mutex
 	sorted  []deadline // the first one last
 	stopped bool
 }

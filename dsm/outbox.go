@@ -2,7 +2,6 @@ package dsm
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"coalesce/link"
@@ -24,7 +23,7 @@ type outbox struct {
 	link    Link
 	pending atomic.Bool // there is something to flush
 
-	mu    sync.Mutex // below a region's and a Thread's
+	mu    mutex // below a region's and a Thread's
 	buf   []byte
 	frame [1][]byte // buf, as Send wants it
 }

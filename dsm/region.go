@@ -2,7 +2,6 @@ package dsm
 
 import (
 	"fmt"
-	"sync"
 
 	"coalesce/dsm/uffd"
 )
@@ -12,7 +11,7 @@ type region struct {
 	first uint32 // page index
 	home  NodeID
 
-	mu    sync.Mutex
+	mu    mutex
 	armed bool                // registered with userfaultfd
 	pages *[RegionPages]entry // nil until a page leaves its first state
 	pins  []*pinWaiter        // parked until their page can be had

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -41,7 +40,7 @@ func (c *counters) init() { c.latency.h = hdrhistogram.New(1, 60_000_000, 2) }
 
 // latency is the distribution of the time from a request to its answer.
 type latency struct {
-	mu sync.Mutex
+	mu mutex
 	h  *hdrhistogram.Histogram // microseconds
 }
 

@@ -2,7 +2,6 @@ package dsm
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 )
 
@@ -14,7 +13,7 @@ type streaks struct {
 	// checking: a tokenCheck is in the hold queue.
 	checking atomic.Bool
 
-	mu    sync.Mutex
+	mu    mutex
 	queue TokenQueue // on the client
 }
 
@@ -35,7 +34,7 @@ type Thread struct {
 	// The fault reader alone uses these.
 	lastMiss uint32 // page it was last expected to need; noPage before the first
 
-	mu     sync.Mutex // below a region's
+	mu     mutex // below a region's
 	streak Streak
 	seen   uint64 // proofs the streak knows of
 	faults uint64 // pages faulted on
