@@ -85,11 +85,12 @@ func (t *Thread) awaitPage(page uint32) {
 	if t.waiting.Swap(page) != page {
 		t.since.Store(t.engine.host.Now())
 	}
-	if t.stall != nil {
-		t.stall(true)
+	if t.stall == nil {
+		return
 	}
+	t.stall(true)
 	if t.engine.Err() != nil {
-		t.engine.arrived(noPage) // fail may have looked before
+		t.stall(false) // fail may have looked before, or told it before us
 	}
 }
 
