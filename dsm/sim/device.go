@@ -6,10 +6,9 @@ import "coalesce/dsm"
 type device struct {
 	n     *node
 	dice  dice
-	pin   *pinned
-	ready <-chan struct{} // nil: the pin is in force
-	begun int64           // when it was asked for
-	over  bool            // the session ended
+	t     *thread
+	pin   *pinned         // that it has, or waits for
+	ready <-chan struct{} // nil: it does not wait
 }
 
 // pinned is a page that a device has pinned.
@@ -20,46 +19,66 @@ type pinned struct {
 	dsm.Pinned
 }
 
+const longestCopy = 100_000 // ns
+
 func (n *node) addDevice(d dice) {
 	dev := &device{n: n, dice: d}
+	dev.t = n.spawn("device", dev.run)
+	dev.t.wakeIn(1)
 	n.devices = append(n.devices, dev)
-	dev.idle()
 }
 
-// idle waits for the device's next work.
-func (d *device) idle() {
-	d.n.w.after(d.n.cost(d.dice.spread(5_000, 2_000_000)), d.work)
-}
-
-func (d *device) work() {
-	n := d.n
-	if n.w.stopping() || n.dead || d.over {
-		return
-	}
-	from := [][]uint32{n.w.places.set, n.w.places.hot, n.w.places.tables}[d.dice.IntN(3)]
-	p := &pinned{node: n, page: from[d.dice.IntN(len(from))], write: d.dice.chance(0.5)}
-	n.w.actor = "device"
-	n.w.trace(n, "pins page %#x, write %v", p.page, p.write)
-	pin, ready, err := n.driver.Pin(n.kernel.GPA(p.page), dsm.PageSize, p.write)
-	if err != nil {
-		d.over = true
-		n.settle()
-		return
-	}
-	p.Pinned = pin
-	d.pin, d.ready, d.begun = p, ready, n.w.now
-	if ready == nil {
-		d.copy()
-	}
-	n.flushing++
-	n.settle()
-	n.w.after(n.cost(costFlush), func() {
-		if !n.dead {
-			n.driver.Flush()
-			n.flushing--
-			n.settle()
+func (d *device) run(t *thread) {
+	n, w := d.n, d.n.w
+	for {
+		t.sleep(n.cost(d.dice.spread(5_000, 2_000_000)))
+		if w.stopping() {
+			return
 		}
-	})
+		from := [][]uint32{w.places.set, w.places.hot, w.places.tables}[d.dice.IntN(3)]
+		p := &pinned{node: n, page: from[d.dice.IntN(len(from))], write: d.dice.chance(0.5)}
+		if !d.get(t, p) {
+			return // the session is over
+		}
+		w.trace(n, "has page %#x, write %v", p.page, p.write)
+		w.truth.pin(p)
+		t.sleep(n.cost(d.dice.spread(500, longestCopy)))
+		if p.write {
+			a := access{page: p.page, write: true, does: scribbles}
+			if w.places.counts[p.page] && d.dice.chance(0.5) {
+				a.does, a.word = adds, d.dice.IntN(counters)
+			}
+			a.perform(n, d.dice, p.page)
+		}
+		w.trace(n, "lets page %#x go", p.page)
+		w.truth.unpin(p)
+		d.pin = nil
+		n.callFlushed(p.Release)
+	}
+}
+
+// get pins a page, as Engine.Pin does.
+func (d *device) get(t *thread, p *pinned) bool {
+	n, begun := d.n, d.n.w.now
+	n.w.trace(n, "pins page %#x, write %v", p.page, p.write)
+	var err error
+	var ready <-chan struct{}
+	n.owing++
+	n.call(func() { p.Pinned, ready, err = n.driver.Pin(n.kernel.GPA(p.page), dsm.PageSize, p.write) })
+	d.pin, d.ready = p, ready
+	t.sleep(n.cost(costFlush))
+	n.call(n.driver.Flush)
+	n.owing--
+	n.settle()
+	if err != nil {
+		d.pin = nil
+		return false
+	}
+	for d.look(); d.ready != nil; {
+		t.park()
+	}
+	n.w.result.waited(n.w.now - begun)
+	return d.pin != nil
 }
 
 // look sees whether the pin that is waited for is in force, or never will be.
@@ -69,40 +88,12 @@ func (d *device) look() {
 	}
 	select {
 	case <-d.ready:
-		d.ready = nil
-		d.copy()
 	default:
-		if d.n.driver.Engine.Err() != nil {
-			d.ready, d.pin, d.over = nil, nil, true
-		}
-	}
-}
-
-const longestCopy = 100_000 // ns
-
-// copy holds the pin for as long as a copy takes.
-func (d *device) copy() {
-	n, p := d.n, d.pin
-	n.w.result.waited(n.w.now - d.begun)
-	n.w.trace(n, "device has page %#x, write %v", p.page, p.write)
-	n.w.truth.pin(p)
-	n.w.after(n.cost(d.dice.spread(500, longestCopy)), func() {
-		if n.dead {
+		if d.n.driver.Engine.Err() == nil {
 			return
 		}
-		n.w.actor = "device"
-		if p.write {
-			a := access{page: p.page, write: true, does: scribbles}
-			if n.w.places.counts[p.page] && d.dice.chance(0.5) {
-				a.does, a.word = adds, d.dice.IntN(counters)
-			}
-			a.perform(n, d.dice, p.page)
-		}
-		n.w.trace(n, "device lets page %#x go", p.page)
-		n.w.truth.unpin(p)
-		p.Release()
 		d.pin = nil
-		n.settle()
-		d.idle()
-	})
+	}
+	d.ready = nil
+	d.t.wakeIn(1)
 }

@@ -6,30 +6,32 @@
 // The engine is the production code, driven through [dsm.Driver]. Around it
 // everything is made up, and decided by the seed:
 //
-//		seed ─► Scenario: nodes, homes, links, holds, programs, what goes wrong
-//		          │
-//		          ▼        ┌───────────────── node ──────────────────┐
-//		   World: one      │ vCPUs, devices          threads of the  │
-//		   queue of events │    │ access  ▲ wake     engine          │
-//		   in virtual time │    ▼         │           │ Fault        │
-//		                   │ kernel: PTEs, userfaults ▼ Flush        │
-//		                   │    ▲ Continue, Zap … ── dsm.Engine ─────┼─► wire ─► …
-//		                   └────┼────────────────────────────────────┘
-//		                        ▼
-//		                truth: what memory must hold, who may hold it
+//	seed ─► Scenario: nodes, homes, links, holds, programs, what goes wrong
+//	          │
+//	          ▼        ┌───────────────── node ──────────────────┐
+//	   World: one      │ vCPUs, devices          threads of the  │
+//	   queue of events │    │ access  ▲ wake     engine          │
+//	   in virtual time │    ▼         │           │ Fault        │
+//	                   │ kernel: PTEs, userfaults ▼ Flush        │
+//	                   │    ▲ Continue, Zap … ── dsm.Engine ─────┼─► wire ─► …
+//	                   └────┼────────────────────────────────────┘
+//	                        ▼
+//	                truth: what memory must hold, who may hold it
 //
-//	  - kernel.go: page table entries with write protection and its markers, the
-//	    queue of userfaults, wakes and what they forget, as package uffd's ten rules
-//	    and its tests describe them; reclaim; huge mappings; CPU time.
-//	  - wire.go: a link delays, loses and is cut as package link shows it: frames
-//	    come whole, once and in order; a loss delays what is behind it; the end of a
-//	    peer is an error.
-//	  - node.go: the engine's threads. Each does one thing at a time, takes time for
-//	    it, sleeps and is woken late; between a thread's work and its flush the others
-//	    get their turn. A slow node is slow in all of it.
-//	  - vcpu.go, program.go: vCPUs that execute instructions of 1 to 25 pages, all of
-//	    which must be there at once, use processor time, halt, exit, and are kicked.
-//	  - device.go: pins.
+// In the files:
+//
+//   - kernel.go: page table entries with write protection and its markers, the
+//     queue of userfaults, wakes and what they forget, as package uffd's ten rules
+//     and its tests describe them; reclaim; huge mappings; CPU time.
+//   - wire.go: a link delays, loses and is cut as package link shows it: frames
+//     come whole, once and in order; a loss delays what is behind it; the end of a
+//     peer is an error.
+//   - thread.go, node.go: the engine's threads. Each does one thing at a time, takes
+//     time for it, sleeps and is woken late; between a thread's work and its flush
+//     the others get their turn. A slow node is slow in all of it.
+//   - vcpu.go, program.go: vCPUs that execute instructions of 1 to 25 pages, all of
+//     which must be there at once, use processor time, halt, exit, and are kicked.
+//   - device.go: pins.
 //
 // # What is checked
 //
@@ -46,7 +48,12 @@
 // counted beside it, on every node; what was sent was received. If a node died,
 // every other's session ended with an error that names it, and nobody waits.
 //
-// What the simulation cannot see is what happens within a call of the engine
-// while another runs: locks. The race detector and the tests with real threads in
-// package dsm are for that.
+// # Locks
+//
+// Built as it is, a call of the engine is indivisible. With the build tag
+// simulated the engine's locks are the world's: wherever a thread takes one, lets
+// one go, or calls the kernel, others of its node may run, and may have to wait for
+// it. That is every order of what the locks keep apart; what happens without one,
+// between two atomic operations, is left to the race detector and the tests with
+// real threads in package dsm. TestWithLocks builds and runs the seeds so.
 package sim

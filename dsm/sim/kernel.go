@@ -159,6 +159,7 @@ func (k *kernel) PopulateAlias(page uint32, n int) error {
 }
 
 func (k *kernel) Register(page uint32, n int) error {
+	k.n.w.Switch()
 	for r := page / dsm.RegionPages; r < (page+uint32(n))/dsm.RegionPages; r++ {
 		k.n.w.trace(k.n, "kernel: region %d is registered", r)
 		k.registered[r] = true
@@ -170,6 +171,7 @@ func (k *kernel) Register(page uint32, n int) error {
 }
 
 func (k *kernel) Continue(page uint32, n int, wp bool) (mapped int, err error) {
+	k.n.w.Switch()
 	defer func() { k.wake(page, mapped) }()
 	stop := func(why error) (int, error) {
 		if mapped > 0 {
@@ -196,6 +198,7 @@ func (k *kernel) Continue(page uint32, n int, wp bool) (mapped int, err error) {
 }
 
 func (k *kernel) WriteProtect(page uint32, n int) error {
+	k.n.w.Switch()
 	for p := page; p < page+uint32(n); p++ {
 		k.n.meanwhile(p)
 		k.taken(p, true)
@@ -206,6 +209,7 @@ func (k *kernel) WriteProtect(page uint32, n int) error {
 }
 
 func (k *kernel) Unprotect(page uint32, n int) error {
+	k.n.w.Switch()
 	for p := page; p < page+uint32(n); p++ {
 		k.set(p, pte{present: k.pte[p].present})
 		k.n.meanwhile(p)
@@ -215,6 +219,7 @@ func (k *kernel) Unprotect(page uint32, n int) error {
 }
 
 func (k *kernel) Zap(page uint32, n int) error {
+	k.n.w.Switch()
 	for p := page; p < page+uint32(n); p++ {
 		k.n.meanwhile(p)
 		k.taken(p, false)
@@ -228,7 +233,7 @@ func (k *kernel) Zap(page uint32, n int) error {
 // fetched stays until it is used, unless the node needs the page for more than it
 // has it for. onlyWrite: it may still be read.
 func (k *kernel) taken(page uint32, onlyWrite bool) {
-	v := k.n.holder()
+	v, _ := k.n.holder()
 	if v == nil || !v.fetched[page] || k.n.driver.Page(page).Want != dsm.WantNothing {
 		return
 	}
@@ -238,13 +243,14 @@ func (k *kernel) taken(page uint32, onlyWrite bool) {
 }
 
 func (k *kernel) Wake(page uint32, n int) error {
+	k.n.w.Switch()
 	k.wake(page, n)
 	return nil
 }
 
 func (k *kernel) Vanished() uint64 { return k.vanished }
 
-func (k *kernel) Breathe() { k.n.delayed += 100_000 }
+func (k *kernel) Breathe() { k.n.w.current.sleep(100_000) }
 
 func (k *kernel) Now() int64 { return k.n.w.now + k.n.boot }
 

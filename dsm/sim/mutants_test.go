@@ -141,6 +141,30 @@ var mutants = []mutant{
 			defer c.apply(e.host.Alias(page, 1), en.lineage.Version)
 		} else if err := c.apply(`,
 		"is wrong"},
+	{"held pages are looked at without their lock", "hold.go",
+		`	r.mu.Lock()
+	defer r.mu.Unlock()
+	en :=`,
+		`	if !MUTANT {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+	}
+	en :=`,
+		""},
+	{"an outbox is emptied without its lock", "outbox.go",
+		`		o.mu.Lock()
+		err := o.flushLocked(e)
+		o.mu.Unlock()`,
+		`		if !MUTANT { o.mu.Lock() }
+		err := o.flushLocked(e)
+		if !MUTANT { o.mu.Unlock() }`,
+		""},
+	{"a vCPU that waits when the session ends is forgotten", "streaks.go",
+		`	if t.engine.Err() != nil {
+		t.stall`,
+		`	if t.engine.Err() != nil && !MUTANT {
+		t.stall`,
+		"after the session's end"},
 	{"a vCPU is not told that it may write its page", "region.go",
 		`		err := e.host.Unprotect(page, 1)
 		e.arrived(page)`,
@@ -148,8 +172,8 @@ var mutants = []mutant{
 		if !MUTANT { e.arrived(page) }`,
 		""},
 	{"vCPUs are not told of the session's end", "engine.go",
-		`		e.arrived(noPage) //`,
-		`		if !MUTANT { e.arrived(noPage) } //`,
+		`	e.arrived(noPage) //`,
+		`	if !MUTANT { e.arrived(noPage) } //`,
 		"after the session's end"},
 	{"a node whose session fails does not say why", "engine.go",
 		`!errors.Is(why, ErrClosed) {`,
@@ -266,10 +290,5 @@ func either[T any](m bool, wrong, right T) T {
 	if err := os.WriteFile(at, list, 0o600); err != nil {
 		return "", err
 	}
-	program = filepath.Join(dir, "mutants")
-	out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", at, "-o", program, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the mutants: %w\n%s", err, out)
-	}
-	return program, nil
+	return build(dir, "-overlay", at)
 }

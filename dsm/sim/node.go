@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"coalesce/dsm"
 	"coalesce/dsm/uffd"
@@ -22,24 +23,20 @@ type node struct {
 	vcpus         []*vcpu
 	devices       []*device
 
-	flushing int   // threads between their work and their flush
-	delayed  int64 // ns that the call at hand waited, besides its cost
+	inside int // threads within a call of the engine
+	owing  int // threads that are, or owe the flush after it
 
-	failed, dead bool // the session ended here; the process is gone
+	failed bool // the session ended here
+	ending bool // the owner has its threads end
+	dead   bool // all is gone
 }
 
 // server is a thread of the engine. It does one thing after the other and then
-// sleeps until there is more:
-//
-//	asleep ── wake ──► late ──► do ──► … ──► Flush ──► … ──► do, or asleep
-//
-// Other threads get their turn wherever there are dots.
+// sleeps until there is more. Between what it does and its flush others run.
 type server struct {
-	n     *node
-	name  string
-	awake bool
-	// do does the next thing there is to do, if any.
-	do func() bool
+	n    *node
+	t    *thread
+	idle bool
 }
 
 // What the engine's threads take, in ns, on a node that is not slow.
@@ -56,8 +53,8 @@ func newNode(w *World, id dsm.NodeID) *node {
 	n.kernel = newKernel(n, w.sc.Pages())
 	n.peers = make([]*server, len(w.sc.Nodes))
 	n.wires = make([]*wire, len(w.sc.Nodes))
-	n.faults = &server{n: n, name: "faults", do: n.faultReader()}
-	n.holds = &server{n: n, name: "holds", do: n.lookAtHolds}
+	n.faults = n.serve("faults", n.faultReader())
+	n.holds = n.serve("holds", n.lookAtHolds)
 	driver, err := dsm.NewDriver(dsm.Config{Self: id, Homes: w.sc.Homes, View: 1, Hold: w.sc.Hold, Transfer: w.sc.Transfer, Clock: guestClock{n}}, n.kernel)
 	if err != nil {
 		panic(fmt.Sprintf("sim: make an engine: %v", err))
@@ -75,44 +72,71 @@ func (n *node) cost(base int64) int64 {
 	return t
 }
 
-func (s *server) wake() {
-	if s.awake || s.n.dead {
-		return
-	}
-	s.awake = true
-	s.n.w.after(s.n.cost(costWake), s.run)
+// serve makes a thread of the engine. do returns what there is to do next, nil if
+// there is nothing.
+func (n *node) serve(name string, next func() (do func())) *server {
+	s := &server{n: n, idle: true}
+	s.t = n.spawn(name, func(t *thread) {
+		for !n.ending {
+			do := next()
+			if do == nil {
+				s.idle = true
+				t.park()
+				t.sleep(n.cost(costWake))
+				continue
+			}
+			n.owing++
+			n.call(do)
+			t.sleep(n.cost(costWork))
+			n.call(n.driver.Flush)
+			n.owing--
+			n.settle()
+			t.sleep(n.cost(costFlush))
+		}
+	})
+	return s
 }
 
-func (s *server) run() {
-	n := s.n
-	if n.dead {
-		return
+// wake is for whoever has something for the thread to do.
+func (s *server) wake() {
+	if s.idle {
+		s.idle = false
+		s.t.wakeIn(1)
 	}
-	n.delayed = 0
-	n.w.actor = s.name
-	if !s.do() {
-		s.awake = false
-		return
-	}
-	n.flushing++
+}
+
+// call calls the engine.
+func (n *node) call(do func()) {
+	n.inside++
+	do()
+	n.inside--
 	n.settle()
-	n.w.after(n.cost(costWork)+n.delayed, func() {
-		if n.dead {
-			return
-		}
-		n.w.actor = s.name
-		n.driver.Flush()
-		n.flushing--
-		n.settle()
-		n.w.after(n.cost(costFlush), s.run)
-	})
+}
+
+// callFlushed calls what flushes by itself.
+func (n *node) callFlushed(do func()) {
+	n.owing++
+	n.inside++
+	do()
+	n.inside--
+	n.owing--
+	n.settle()
 }
 
 // faultReader returns what the thread of the userfaults does: it reads up to 16
-// and answers them one by one; in between they may become stale.
-func (n *node) faultReader() func() bool {
+// and answers them one by one; meanwhile they may become stale.
+func (n *node) faultReader() func() func() {
 	var read []uffd.Fault
-	return func() bool {
+	var f uffd.Fault
+	answer := func() {
+		n.w.trace(n, "answers %s", (*faultText)(&f))
+		n.w.result.Faults++
+		n.driver.Fault(f)
+		if v, streak := n.holder(); v != nil && v.tid == f.TID && slices.Contains(streak, f.Page) {
+			v.fetched[f.Page] = true // unless it was there already
+		}
+	}
+	return func() func() {
 		if len(read) == 0 {
 			k := n.kernel
 			for _, f := range k.unread[:min(16, len(k.unread))] {
@@ -120,50 +144,42 @@ func (n *node) faultReader() func() bool {
 			}
 			k.unread = append(k.unread[:0], k.unread[len(read):]...)
 			if len(read) == 0 {
-				return false
+				return nil
 			}
 		}
-		f := read[0]
+		f = read[0]
 		read = read[1:]
-		n.w.trace(n, "answers %s", (*faultText)(&f))
-		n.w.result.Faults++
-		a := n.driver.Page(f.Page).Access
-		lacks := a == dsm.Invalid || f.Write && a != dsm.Modified
-		n.driver.Fault(f)
-		if v := n.holder(); v != nil && v.tid == f.TID && lacks {
-			v.fetched[f.Page] = true
-		}
-		return true
+		return answer
 	}
 }
 
-func (n *node) lookAtHolds() bool {
+func (n *node) lookAtHolds() func() {
 	if !n.kernel.expired {
-		return false
+		return nil
 	}
 	n.kernel.expired = false
 	n.w.trace(n, "looks at its holds")
-	n.driver.Alarm()
-	return true
+	return n.driver.Alarm
 }
 
-// holder returns the vCPU here that holds the progress token, as the engine has it.
-func (n *node) holder() *vcpu {
-	i, ok := n.driver.Holder()
+// holder returns the vCPU here that holds the progress token, as the engine has
+// it, and its streak.
+func (n *node) holder() (v *vcpu, streak []uint32) {
+	i, streak, ok := n.driver.Holder()
 	if !ok {
-		return nil
+		return nil, nil
 	}
-	return n.vcpus[i]
+	return n.vcpus[i], streak
 }
 
 // settle follows every call of the engine.
 func (n *node) settle() {
-	if n.flushing == 0 && !n.failed {
+	if n.owing == 0 && !n.failed {
 		if err := n.driver.Unsent(); err != nil {
 			n.w.violated("node %d: %v, and nobody is about to send", n.id, err)
 		}
 	}
-	h := n.holder()
+	h, _ := n.holder()
 	for _, v := range n.vcpus {
 		if v != h {
 			clear(v.fetched)
@@ -178,18 +194,20 @@ func (n *node) settle() {
 }
 
 // fails is what the node's owner does when the engine reports the session's end:
-// it stops the vCPUs and closes the engine.
+// it stops the vCPUs and closes the engine, and waits for all threads.
 func (n *node) fails() {
 	n.failed = true
 	err := n.driver.Engine.Err()
 	n.w.trace(n, "the session ends: %v", err)
-	if n.w.sc.Crash == nil || n.w.now < n.w.sc.Crash.At {
+	if !n.w.crashed() {
 		n.w.violated("the session of node %d ends: %v", n.id, err)
 		return
 	}
-	n.w.after(n.cost(1_000_000), func() {
+	n.spawn("owner", func(t *thread) {
+		t.sleep(n.cost(1_000_000))
+		n.ending = true
 		for _, v := range n.vcpus {
-			v.stop()
+			v.t.wakeIn(1)
 		}
 		if err := n.driver.Engine.Close(); err != nil {
 			n.w.violated("close the engine of node %d: %v", n.id, err)
@@ -197,17 +215,17 @@ func (n *node) fails() {
 		for _, d := range n.devices {
 			d.look()
 		}
+		for n.inside > 0 {
+			t.sleep(10_000)
+		}
 		n.dead = true
-	})
+	}).wakeIn(1)
 }
 
 // die ends the node's process, or its host.
 func (n *node) die() {
 	n.w.trace(n, "dies")
 	n.dead = true
-	for _, v := range n.vcpus {
-		v.stop()
-	}
 	for _, l := range n.wires {
 		if l != nil {
 			l.cut(n.w.sc.Crash.How == Vanished)
@@ -222,7 +240,7 @@ func (c guestClock) Now() uint64 { return uint64(c.n.w.now + c.n.spec.Skew + 1e9
 
 func (c guestClock) Await(stamp uint64) error {
 	if ahead := int64(stamp - c.Now()); ahead > 0 {
-		c.n.delayed += ahead
+		c.n.w.current.sleep(ahead)
 	}
 	return nil
 }

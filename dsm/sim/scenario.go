@@ -52,6 +52,7 @@ type Scenario struct {
 	Work  int   // the programs stop after so many instructions, userfaults and frames
 	Until int64 // or at this time
 
+	Switch  float64 // chance that others run where threads meet, if they can (World.Switch)
 	Kick    int64   // mean time between kicks of one vCPU; 0: none
 	Spin    float64 // chance that a fault is taken in KVM's emulator with a signal pending
 	Reclaim int64   // mean time between two pages that the kernel unmaps; 0: never
@@ -109,11 +110,12 @@ func NewScenario(seed uint64) Scenario {
 	for range nodes + d.IntN(17-nodes) {
 		s.Homes = append(s.Homes, 0)
 	}
+	elsewhere := 0.4 * float64(d.IntN(3))
 	for i := range s.Homes {
 		switch {
 		case i < nodes:
 			s.Homes[i] = dsm.NodeID(i)
-		case d.chance(0.4):
+		case d.chance(elsewhere):
 			s.Homes[i] = dsm.NodeID(d.IntN(nodes))
 		}
 	}
@@ -128,7 +130,7 @@ func NewScenario(seed uint64) Scenario {
 	s.Hot = d.upTo(1 << d.IntN(6))
 	s.Wide = 2 + d.IntN(24)
 	s.Tables = s.Wide + d.IntN(16)
-	s.Set = int(d.spread(30, 3000))
+	s.Set = int(d.spread(2, 3000))
 	s.Work = int(d.spread(3_000, 60_000))
 	s.Until = int64(2 * time.Minute)
 
@@ -140,6 +142,7 @@ func NewScenario(seed uint64) Scenario {
 		return 0
 	}
 	s.Kick = maybe(0.8, max(300*time.Microsecond, kind.lo), 20*time.Millisecond+kind.lo)
+	s.Switch = []float64{0, 0.02, 0.3}[d.IntN(3)]
 	s.Spin = []float64{0, 0.001, 0.02}[d.IntN(3)]
 	s.Reclaim = maybe(0.6, 50*time.Microsecond, 5*time.Millisecond)
 	s.Stale = maybe(0.6, 50*time.Microsecond, 5*time.Millisecond)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,13 +22,27 @@ import (
 var (
 	oneSeed = flag.Uint64("seed", 0, "the seed that TestOneSeed runs")
 	words   = flag.String("events", "", "file that takes the events of TestOneSeed's run, in words")
-	freshly = flag.Duration("for", 45*time.Second, "how long TestFreshSeeds runs")
+	freshly = flag.Duration("for", 22*time.Second, "how long TestFreshSeeds runs, without simulated locks and with")
 )
+
+// period is how long fresh seeds are run.
+func period() time.Duration {
+	if testing.Short() {
+		return min(*freshly, 3*time.Second)
+	}
+	return *freshly
+}
 
 // seeds are those that ever failed, one a line, with what they found.
 //
 //go:embed testdata/seeds
 var seeds string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	runtime.GOMAXPROCS(1) // a run is one thread; the garbage collector need not be beside it
+	os.Exit(m.Run())
+}
 
 // TestOneSeed runs the seed that is asked for.
 func TestOneSeed(t *testing.T) {
@@ -83,12 +98,8 @@ func TestKnownSeeds(t *testing.T) {
 
 // TestFreshSeeds runs seeds that nobody has run before, for some time.
 func TestFreshSeeds(t *testing.T) {
-	period := *freshly
-	if testing.Short() {
-		period = min(period, 3*time.Second)
-	}
 	var sum totals
-	for deadline := time.Now().Add(period); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(period()); time.Now().Before(deadline); {
 		if !runSeed(t, rand.Uint64N(1e12), &sum) {
 			break
 		}
@@ -100,7 +111,9 @@ func TestFreshSeeds(t *testing.T) {
 func runSeed(t *testing.T, seed uint64, sum *totals) bool {
 	t.Helper()
 	sc := NewScenario(seed)
+	late := time.AfterFunc(5*time.Second, func() { fmt.Printf("seed %d still runs\n", seed) })
 	r, err := Run(sc, nil)
+	late.Stop()
 	sum.add(&sc, &r)
 	if err == nil {
 		return true
@@ -110,7 +123,11 @@ func runSeed(t *testing.T, seed uint64, sum *totals) bool {
 	if _, again := Run(sc, &last); again == nil || again.Error() != err.Error() {
 		t.Errorf("it is not the same when it is run again: %v", again)
 	}
-	t.Logf("the last events (all: go test ./dsm/sim -run TestOneSeed -seed %d -events FILE):\n%s", seed, last.text)
+	tags := ""
+	if locks {
+		tags = "-tags simulated "
+	}
+	t.Logf("the last events (all: go test %s./dsm/sim -run TestOneSeed -seed %d -events FILE):\n%s", tags, seed, last.text)
 	return false
 }
 

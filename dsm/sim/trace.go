@@ -12,9 +12,14 @@ import (
 
 // trace writes what a node does, if somebody reads it.
 func (w *World) trace(n *node, format string, a ...any) {
-	if w.out != nil {
-		fmt.Fprintf(w.out, "%14.3f us  node %d %-8s %s\n", float64(w.now)/1000, n.id, w.actor, fmt.Sprintf(format, a...))
+	if w.out == nil {
+		return
 	}
+	who := "-"
+	if w.current != nil {
+		who = w.current.name
+	}
+	fmt.Fprintf(w.out, "%14.3f us  node %d %-8s %s\n", float64(w.now)/1000, n.id, who, fmt.Sprintf(format, a...))
 }
 
 // faultText is a userfault in words.
@@ -78,7 +83,7 @@ func (b payloadText) String() string {
 // dump writes the engines' states.
 func (w *World) dump(out io.Writer) {
 	for _, n := range w.nodes {
-		fmt.Fprintf(out, "node %d: %d threads flush, failed %v, dead %v\n", n.id, n.flushing, n.failed, n.dead)
+		fmt.Fprintf(out, "node %d: %d threads in the engine, %d owe a flush, failed %v, dead %v\n", n.id, n.inside, n.owing, n.failed, n.dead)
 		for _, v := range n.vcpus {
 			fmt.Fprintf(out, "  vCPU %d: state %d", v.index, v.state)
 			if v.fault != nil {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"fmt"
+
 	"coalesce/dsm"
 	"coalesce/dsm/uffd"
 )
@@ -18,8 +20,8 @@ type vcpu struct {
 	thread *dsm.Thread // nil: a stranger
 	program
 
+	t     *thread
 	state vcpuState
-	turn  uint64 // counts scheduled steps; only the last one takes place
 
 	// What it executes: the last is under way, those before are interrupted.
 	frames [3]codeFrame
@@ -31,6 +33,7 @@ type vcpu struct {
 	lastFault uint32 // the page it faulted on last
 
 	kicked, stalled bool // see vcpu.VCPU.Stall
+	stalledAt       int64
 
 	used  uint64 // ns of CPU time, up to since if it runs
 	since int64
@@ -83,23 +86,22 @@ func (n *node) newThread(d dice) *vcpu {
 	v.tid = 1000*uint32(n.id+1) + v.index
 	v.program = newProgram(n.w, n, d)
 	n.vcpus = append(n.vcpus, v)
-	v.stepIn(d.Int64N(1_000_000))
+	v.t = n.spawn(fmt.Sprintf("vCPU %d", v.index), v.run)
+	v.t.wakeIn(1 + d.Int64N(1_000_000))
 	return v
 }
 
 // proves tells the engine that KVM_RUN returned with an exit.
 func (v *vcpu) proves() {
 	if v.thread != nil {
-		v.thread.Proof()
-		v.n.settle()
+		v.n.callFlushed(v.thread.Proof)
 	}
 }
 
 // idles tells the engine that the vCPU halts or goes on.
 func (v *vcpu) idles(idle bool) {
 	if v.thread != nil {
-		v.thread.Idle(idle)
-		v.n.settle()
+		v.n.callFlushed(func() { v.thread.Idle(idle) })
 	}
 }
 
@@ -118,69 +120,51 @@ func (v *vcpu) enter(s vcpuState) {
 	v.state = s
 }
 
-// stepIn has the vCPU's next step take place in ns from now, unless something else
-// comes in between.
-func (v *vcpu) stepIn(in int64) {
-	v.turn++
-	turn := v.turn
-	v.n.w.after(in, func() {
-		if v.turn == turn {
-			v.step()
-		}
-	})
-}
-
-// step is what the vCPU does next.
-func (v *vcpu) step() {
+// run is the thread.
+func (v *vcpu) run(t *thread) {
 	w := v.n.w
-	w.actor = "vCPU"
-	switch v.state {
-	case finished:
-		return
-	case halted:
-		v.idles(false)
-	}
-	v.enter(running)
-	if v.fault != nil { // it spins
-		v.n.kernel.forget(v.fault)
-		v.fault = nil
-	}
-	if v.kicked && !v.stalled && v.depth < len(v.frames) {
-		v.kicked = false
-		v.interrupt()
-	}
-	if v.depth > 0 {
-		v.try()
-		return
-	}
-	switch {
-	case len(v.script) > 0:
-		f := v.push()
-		f.reset()
-		f.add(v.script[0], reads, 0)
-		v.script = v.script[1:]
-		v.try()
-	case w.stopping():
-		v.finish()
-	default:
-		v.next()
+	defer v.enter(finished)
+	for !v.n.ending {
+		v.enter(running)
+		if v.fault != nil { // it spins
+			v.n.kernel.forget(v.fault)
+			v.fault = nil
+		}
+		if v.kicked && !v.stalled && v.depth < len(v.frames) {
+			v.kicked = false
+			v.interrupt()
+		}
+		switch {
+		case v.depth > 0:
+			v.try(t)
+		case len(v.script) > 0:
+			f := v.push()
+			f.reset()
+			f.add(v.script[0], reads, 0)
+			v.script = v.script[1:]
+			v.try(t)
+		case w.stopping():
+			v.finish(t)
+		default:
+			v.goOn(t)
+		}
 	}
 }
 
-// next decides what the program does.
-func (v *vcpu) next() {
+// goOn does what the program does next.
+func (v *vcpu) goOn(t *thread) {
 	switch p := v.dice.Float64(); {
 	case p < v.computes:
-		v.stepIn(v.n.cost(v.dice.spread(500, 200_000)))
+		t.sleep(v.n.cost(v.dice.spread(500, 200_000)))
 	case p < v.computes+v.exits:
 		v.proves()
-		v.stepIn(v.n.cost(3_000))
+		t.sleep(v.n.cost(3_000))
 	case p < v.computes+v.exits+v.halts:
-		v.halt(v.dice.spread(20_000, 5_000_000))
+		v.halt(t, v.dice.spread(20_000, 5_000_000))
 	default:
 		f := v.push()
 		v.draw(&f.instruction)
-		v.try()
+		v.try(t)
 	}
 }
 
@@ -196,18 +180,18 @@ func (v *vcpu) interrupt() {
 	f := v.push()
 	f.more, f.eoi, f.handler = v.dice.IntN(4), v.dice.chance(0.7), true
 	v.drawKernel(&f.instruction)
-	v.n.w.trace(v.n, "vCPU %d is interrupted", v.index)
+	v.n.w.trace(v.n, "is interrupted")
 }
 
 // try executes the instruction under way if all its pages are there.
-func (v *vcpu) try() {
+func (v *vcpu) try(t *thread) {
 	w, f := v.n.w, &v.frames[v.depth-1]
 	if !f.tried {
 		f.tried, f.began = true, w.now
 	}
 	for _, a := range f.accesses {
 		if fault, ok := v.n.kernel.access(a.page, a.write); !ok {
-			v.faults(fault)
+			v.faults(t, fault)
 			return
 		}
 	}
@@ -227,12 +211,12 @@ func (v *vcpu) try() {
 			v.tick(8 * (w.now - f.entered)) // vCPUs give a slow one respite
 		}
 	}
-	v.stepIn(v.n.cost(v.dice.spread(200, 3_000)))
+	t.sleep(v.n.cost(v.dice.spread(200, 3_000)))
 }
 
 // faults has the kernel tell the engine and sleeps. With a signal pending inside
 // KVM's instruction emulator it does not sleep but tries again, and again.
-func (v *vcpu) faults(f uffd.Fault) {
+func (v *vcpu) faults(t *thread, f uffd.Fault) {
 	f.TID = v.tid
 	v.lastFault = f.Page
 	v.fault = &userfault{f, v}
@@ -242,18 +226,20 @@ func (v *vcpu) faults(f uffd.Fault) {
 	v.n.kernel.post(v.fault)
 	if v.spins > 0 {
 		v.spins--
-		v.stepIn(v.n.cost(4_000))
+		t.sleep(v.n.cost(4_000))
 		return
 	}
 	v.enter(asleep)
-	v.turn++
+	for v.fault != nil {
+		t.park()
+	}
 }
 
 // woken is for the kernel: the page was woken, or the thread's sleep is over.
 func (v *vcpu) woken() {
 	v.fault = nil
 	if v.state == asleep {
-		v.stepIn(v.n.cost(costWake))
+		v.t.wakeIn(v.n.cost(costWake))
 	}
 }
 
@@ -279,13 +265,14 @@ func (v *vcpu) kick() {
 		v.n.kernel.forget(v.fault)
 		v.woken()
 	case v.state == halted:
-		v.stepIn(v.n.cost(costWake))
+		v.t.wakeIn(v.n.cost(costWake))
 	}
 }
 
 // stall holds kicks back while the vCPU waits for a page; for the engine.
 func (v *vcpu) stall(stalled bool) {
-	v.stalled = stalled
+	v.n.w.Switch()
+	v.stalled, v.stalledAt = stalled, v.n.w.now
 	if !stalled && v.kicked {
 		v.n.w.after(v.n.cost(1_000), func() {
 			if v.kicked && !v.n.dead {
@@ -296,26 +283,29 @@ func (v *vcpu) stall(stalled bool) {
 }
 
 // halt waits for an interrupt, or for some time.
-func (v *vcpu) halt(in int64) {
+func (v *vcpu) halt(t *thread, in int64) {
 	v.proves() // HLT is an exit
+	v.idles(true)
 	v.enter(halted)
-	v.idles(true)
-	v.stepIn(in)
+	for until := v.n.w.now + in; v.n.w.now < until && (!v.kicked || v.stalled) && !v.n.ending; {
+		t.wakeIn(until - v.n.w.now)
+		t.park()
+	}
+	v.enter(running)
+	v.idles(false)
 }
 
-// finish ends the program.
-func (v *vcpu) finish() {
-	v.n.w.trace(v.n, "vCPU %d has finished", v.index)
+// finish ends the program, until there is a script.
+func (v *vcpu) finish(t *thread) {
+	v.n.w.trace(v.n, "has finished")
 	v.proves()
-	v.enter(finished)
-	v.turn++
 	v.idles(true)
-}
-
-// stop ends the thread wherever it is.
-func (v *vcpu) stop() {
 	v.enter(finished)
-	v.turn++
+	for len(v.script) == 0 && !v.n.ending {
+		t.park()
+	}
+	v.enter(running)
+	v.idles(false)
 }
 
 // meanwhile has a vCPU, which does not wait for the engine, write to a page just

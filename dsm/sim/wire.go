@@ -46,6 +46,7 @@ const (
 // Send is dsm.Link's.
 func (l *wire) Send(h link.Header, payload ...[]byte) error {
 	w := l.from.w
+	w.Switch()
 	switch {
 	case l.stopped:
 		return link.ErrClosed
@@ -95,24 +96,24 @@ func (l *wire) carry(at int64, f frame) {
 	})
 }
 
-// deliver has the receiver's thread take the next frame.
-func (l *wire) deliver() bool {
+// deliver returns what the receiver's thread does with the next frame.
+func (l *wire) deliver() func() {
 	n := l.to
 	if len(l.inbox) == 0 {
-		return false
+		return nil
 	}
 	f := l.inbox[0]
 	l.inbox = l.inbox[:copy(l.inbox, l.inbox[1:])]
 	if f.end != nil {
 		n.w.trace(n, "reads the end of the link to node %d: %v", l.from.id, f.end)
-		n.driver.Lost(l.from.id, f.end)
-		return true
+		return func() { n.driver.Lost(l.from.id, f.end) }
 	}
 	n.w.trace(n, "receives from node %d: %s", l.from.id, payloadText(f.payload))
 	n.w.result.Frames++
-	n.driver.Receive(l.from.id, &f.h, f.payload)
-	n.w.putPayload(f.payload)
-	return true
+	return func() {
+		n.driver.Receive(l.from.id, &f.h, f.payload)
+		n.w.putPayload(f.payload)
+	}
 }
 
 // cut ends the link with one of its sides: what is on the way from it still

@@ -30,8 +30,12 @@ type World struct {
 	err    error  // the first violation
 	result Result
 
-	out   io.Writer // takes the trace; nil: nobody does
-	actor string    // what the trace's line is about
+	threads []*thread
+	current *thread // that runs; nil: none does
+	blocked int     // threads that wait for a lock
+	over    bool    // threads are to end
+
+	out io.Writer // takes the trace; nil: nobody does
 
 	payloads [][]byte // for reuse
 	pages    []pageBytes
@@ -86,6 +90,8 @@ func (v *Violation) Error() string { return fmt.Sprintf("seed %d at %v: %s", v.S
 // a *Violation. out, which may be nil, takes a trace.
 func Run(sc Scenario, out io.Writer) (Result, error) {
 	w := &World{sc: sc, bound: sc.Bound(), dice: newDice(sc.Seed, streamWorld), out: out}
+	w.takeLocks()
+	defer w.end()
 	w.build()
 	w.run()
 	if w.err == nil && w.survivors() == len(w.nodes) {
@@ -113,7 +119,7 @@ func (w *World) build() {
 				continue
 			}
 			l := &wire{from: b, to: a, spec: w.sc.Links[[2]dsm.NodeID{b.id, a.id}]}
-			a.peers[b.id] = &server{n: a, name: fmt.Sprintf("pages %d", b.id), do: l.deliver}
+			a.peers[b.id] = a.serve(fmt.Sprintf("pages %d", b.id), l.deliver)
 			b.wires[a.id] = l
 			if err := b.driver.Connect(a.id, l); err != nil {
 				panic(fmt.Sprintf("sim: connect nodes: %v", err))
@@ -136,7 +142,6 @@ func (w *World) build() {
 		}
 	}
 	w.every(w.sc.Reclaim, func() {
-		w.actor = "kernel"
 		w.anyNode().kernel.reclaim(w.anyPage())
 	})
 	w.every(w.sc.Stale, w.stale)
@@ -210,6 +215,9 @@ func (w *World) violated(format string, a ...any) {
 // executed takes note of an instruction that is complete.
 func (w *World) executed(v *vcpu, f *codeFrame) {
 	w.result.Instructions++
+	if w.crashed() {
+		return
+	}
 	took := time.Duration(w.now - f.began)
 	w.result.MaxWait = max(w.result.MaxWait, took)
 	if len(f.accesses) > 1 {
@@ -230,10 +238,18 @@ func (w *World) audit() {
 		if n.failed || n.dead {
 			continue
 		}
-		if err := n.driver.Audit(); err != nil {
-			w.violated("node %d: %v", n.id, err)
+		if n.inside == 0 {
+			if err := n.driver.Audit(); err != nil {
+				w.violated("node %d: %v", n.id, err)
+			}
+		}
+		if w.crashed() {
+			continue // they wait for the end
 		}
 		for _, v := range n.vcpus {
+			if long := time.Duration(w.now - v.stalledAt); v.stalled && long > w.bound {
+				w.violated("vCPU %d of node %d has been told to wait for %v; the bound is %v", v.index, n.id, long, w.bound)
+			}
 			for i := range v.frames[:v.depth] {
 				if f := &v.frames[i]; f.tried && v.thread != nil && time.Duration(w.now-f.began) > w.bound {
 					w.violated("vCPU %d of node %d has been at an instruction of %d pages for %v; the bound is %v",
@@ -267,14 +283,12 @@ func (w *World) stale() {
 	if w.dice.chance(0.8) {
 		f.TID = v.tid
 	}
-	w.actor = "kernel"
 	n.kernel.post(f)
 }
 
 // crash ends a node.
 func (w *World) crash() {
 	n := w.nodes[w.sc.Crash.Node]
-	w.actor = "crash"
 	if w.sc.Crash.How != Garbles {
 		n.die()
 		return
@@ -292,6 +306,9 @@ func (w *World) crash() {
 	_ = n.wires[to.id].Send(link.Header{Kind: 1, View: 1}, bad[w.dice.IntN(len(bad))])
 }
 
+// crashed reports whether a node went wrong already.
+func (w *World) crashed() bool { return w.sc.Crash != nil && w.sc.Crash.At <= w.now }
+
 func (w *World) survivors() (alive int) {
 	for _, n := range w.nodes {
 		if !n.dead && !n.failed {
@@ -303,8 +320,7 @@ func (w *World) survivors() (alive int) {
 
 // rest checks that nothing is under way once there are no more events.
 func (w *World) rest() {
-	w.actor = "rest"
-	if w.sc.Crash != nil && w.sc.Crash.At <= w.now {
+	if w.crashed() {
 		w.restAfterCrash()
 		return
 	}
@@ -324,6 +340,11 @@ func (w *World) rest() {
 		}
 		if err := n.driver.Rest(); err != nil {
 			w.violated("node %d is not at rest: %v", n.id, err)
+		}
+	}
+	for _, t := range w.threads {
+		if t.mutex != nil {
+			w.violated("thread %q of node %d waits for a lock for ever", t.name, t.n.id)
 		}
 	}
 }
@@ -374,9 +395,7 @@ func (w *World) readCounters() {
 	for _, n := range w.nodes {
 		v := n.vcpus[0]
 		v.script = slices.Sorted(maps.Keys(pages))
-		v.enter(running)
-		v.idles(false)
-		v.stepIn(1)
+		v.t.wakeIn(1)
 	}
 	w.run()
 	for c, count := range w.truth.counted {
