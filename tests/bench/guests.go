@@ -23,8 +23,9 @@ type bench struct {
 	files   product.Files
 	qemu    string
 	memory  string
-	early   bool    // boot with the lender's CPU there from the start, too
-	seconds float64 // of comparing a guest's CPUs
+	early   bool          // boot with the lender's CPU there from the start, too
+	delay   time.Duration // of the slow link, one way, over which the timer's ticks are measured; 0: they are not
+	seconds float64       // of comparing a guest's CPUs
 
 	client *lab.Host
 	lender *product.Lender
@@ -34,6 +35,9 @@ type bench struct {
 	// Nanoseconds an iteration of a loop in user mode, alone on CPU 0 or 1 of a guest on one host, and of one on two.
 	loop struct{ local, span [2]sample }
 	rest struct{ local, client, lender sample }
+	// What a timer's tick takes from a loop in user mode, in ms: on CPU 0 here, on CPU 1 over the slow link, and by how much
+	// that is more; and the link's round trip.
+	tick struct{ local, remote, added, rtt sample }
 
 	failures []string // runs that did not do what they should
 }
@@ -49,6 +53,9 @@ func (b *bench) kinds() []kind {
 	kinds := []kind{{"qemu", b.runQEMU}, {"local", b.runLocal}, {"span", b.runSpan}}
 	if b.early {
 		kinds = append(kinds, kind{"early", b.runEarly})
+	}
+	if b.delay > 0 {
+		kinds = append(kinds, kind{"ticks", b.runTicks})
 	}
 	return kinds
 }
@@ -94,15 +101,23 @@ func (b *bench) compare() string {
 
 // compared adds what a guest has found that has compared its CPUs.
 func compared(p *lab.Process, loop *[2]sample) error {
-	for line := range strings.Lines(p.Stdout.String()) {
-		if r, ok := check.ParseResult(line); ok && r.Test == "compute" {
-			for i := range loop {
-				loop[i].add(r.Metrics[fmt.Sprintf("alone_ns_cpu%d", i)])
-			}
-			return nil
+	m, err := metrics(p, "compute")
+	for i := range loop {
+		if err == nil {
+			loop[i].add(m[fmt.Sprintf("alone_ns_cpu%d", i)])
 		}
 	}
-	return errors.New("the guest has not compared its CPUs")
+	return err
+}
+
+// metrics are what a guest's check has measured.
+func metrics(p *lab.Process, test string) (map[string]float64, error) {
+	for line := range strings.Lines(p.Stdout.String()) {
+		if r, ok := check.ParseResult(line); ok && r.Test == test && r.Verdict == check.OK {
+			return r.Metrics, nil
+		}
+	}
+	return nil, fmt.Errorf("the guest has not done its check %q:\n%s", test, p.Stdout.Tail(5))
 }
 
 // runLocal is a guest with two vCPUs on this host, which then compares their speed.
@@ -155,6 +170,39 @@ func (b *bench) runEarly(ctx context.Context) error {
 	defer p.Kill()
 	b.boot.early.add(seconds)
 	return b.leave(ctx, p, from)
+}
+
+// runTicks is a guest whose second CPU is at the end of a slow link, and both get ticks all the time (nohz=off).
+func (b *bench) runTicks(ctx context.Context) (err error) {
+	slow, err := b.client.Relay("127.0.0.1:0", b.lender.Addr, lab.Path{Delay: b.delay})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, slow.Close()) }()
+	from := b.lender.Stderr.Len()
+	what := fmt.Sprintf("nohz=off maxcpus=1 coalesce.run=check coalesce.check=--json,--timeout,600,--seconds,%g,ticks", 5*b.seconds)
+	p, _, err := b.coalesce(ctx, what, "--json", "--cpus", "1", "--lender", slow.Addr+",cpus=1")
+	if err != nil {
+		return err
+	}
+	defer p.Kill()
+	if err := b.leave(ctx, p, from); err != nil {
+		return err
+	}
+	m, err := metrics(p, "ticks")
+	if err != nil {
+		return err
+	}
+	r, err := product.Report(p)
+	if err != nil {
+		return err
+	}
+	local, remote := m["tick_us_cpu0"]/1000, m["tick_us_cpu1"]/1000
+	b.tick.local.add(local)
+	b.tick.remote.add(remote)
+	b.tick.added.add(remote - local)
+	b.tick.rtt.add(float64(r.Nodes[1].RTT) / 1e6)
+	return nil
 }
 
 // leave waits until a guest has ended well and the lender, whose words after the byte at from count, is free again.

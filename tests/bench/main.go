@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&b.memory, "memory", "512M", "the guests' memory, `SIZE`")
 	flag.StringVar(&b.qemu, "qemu", "qemu-system-x86_64", "the `program` that a local guest is compared with")
 	flag.BoolVar(&b.early, "early", false, "also boot with the lender's vCPU there from the start")
+	flag.DurationVar(&b.delay, "ticks", 0, "also measure the timer's ticks over a link with this one-way `delay`")
 	flag.Float64Var(&b.seconds, "seconds", 6, "how long the guests' vCPUs are compared in each run")
 	verbose := flag.Bool("v", false, "show what the guests and the programs say")
 	flag.Parse()

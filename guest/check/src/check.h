@@ -62,6 +62,7 @@ extern bool sabotage;
 
 void run_topology(const struct test *);
 void run_compute(const struct test *);
+void run_ticks(const struct test *);
 void run_counters(const struct test *);
 void run_split(const struct test *);
 void run_litmus(const struct test *);
@@ -85,6 +86,7 @@ bool failed(void);
 /* The rest is for the main thread only. */
 void detail(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* appends to the human text */
 void metric(const char *key, double value); /* a member of the JSON object */
+void metric_of(const char *what, int cpu, double value); /* the same for a CPU: what_cpuN */
 void count_rounds(u64 rounds);
 void report_begin(void);
 bool report_end(double seconds, bool left_out); /* prints the row; returns whether the test counts as passed */

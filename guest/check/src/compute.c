@@ -7,7 +7,6 @@
  */
 #include "check.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #define A 6364136223846793005u
@@ -81,13 +80,6 @@ static double median(double *values)
 {
 	qsort(values, REPEATS, sizeof values[0], compare);
 	return values[REPEATS / 2];
-}
-
-static void metric_of(const char *what, int cpu, double value)
-{
-	char key[40];
-	snprintf(key, sizeof key, "%s_cpu%d", what, cpu);
-	metric(key, value);
 }
 
 void run_compute(const struct test *t)

@@ -20,6 +20,7 @@ bool sabotage;
 static const struct test tests[] = {
 	{"topology", "", "CPUs, nodes and distances the kernel found", 1, false, 0, 1, 1, run_topology, NULL},
 	{"compute", "", "a loop in user mode on each CPU and on all", 1, false, 1, 1, 1, run_compute, NULL},
+	{"ticks", "", "what the timer takes from a loop in user mode", 1, false, 1, 1, 1, run_ticks, NULL},
 	{"counters", "", "lock xadd on shared words", 2, false, 1, 200000, 8, run_counters, NULL},
 	{"split-lock", "", "lock xadd across two pages", 2, false, 1, 50000, 8, run_split, NULL},
 	{"mp", "litmus", "message passing", 2, false, .5, 3000, 4, run_litmus, &mp},

@@ -86,6 +86,13 @@ void metric(const char *key, double value)
 	snprintf(result.metrics + len, sizeof result.metrics - len, ",\"%s\":%.10g", key, value);
 }
 
+void metric_of(const char *what, int cpu, double value)
+{
+	char key[40];
+	snprintf(key, sizeof key, "%s_cpu%d", what, cpu);
+	metric(key, value);
+}
+
 void count_rounds(u64 rounds) { result.rounds += rounds; }
 
 void report_begin(void)
