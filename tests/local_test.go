@@ -11,6 +11,7 @@ import (
 
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
+	"coalesce/tests/labtest"
 	"coalesce/tests/product"
 	"coalesce/vcpu/kvm"
 	"coalesce/vmm"
@@ -116,6 +117,28 @@ func TestNoOutput(t *testing.T) {
 	saw(t, "with standard output closed: %v", e)
 	if strings.Contains(c.Stderr.String(), "goroutine ") {
 		t.Errorf("standard error: %q", c.Stderr)
+	}
+}
+
+// TestReaderGone: a guest whose console's reader has gone goes on to its end, its program says what was lost, and the
+// terminal is as it was.
+func TestReaderGone(t *testing.T) {
+	needGuest(t)
+	p := newPlace(t)
+	_, tty := labtest.OpenPTY(t)
+	before := labtest.Termios(t, tty)
+	c, err := p.client.Start(lab.Command{Name: "client", Path: "/bin/sh", Stdin: tty, Args: []string{"-c", `{ "$0" "$@"; echo "its status: $?" >&2; } | true`,
+		files.Program, "run", "--kernel", script(t, strings.Repeat("hello\n", 1000), bare.PowerOff), "--memory", "64M"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit(t, c, shortly, 0)
+	saw(t, "console piped into true: %s", c.Stderr.Tail(1))
+	if said := c.Stderr.String(); !strings.HasSuffix(said, "its status: 1\n") || strings.Count(said, "broken pipe") != 1 {
+		t.Errorf("standard error: %q", said)
+	}
+	if after := labtest.Termios(t, tty); after != before {
+		t.Errorf("the terminal was %+v, and is %+v", before, after)
 	}
 }
 

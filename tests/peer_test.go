@@ -37,7 +37,6 @@ func TestUnreachable(t *testing.T) {
 		{"nobody listens", "", nil, []string{"refused", hint}},
 		{"no such host", "10.77.1.99:7411", nil, []string{"10.77.1.99:7411", hint}},
 		{"no such network", "192.0.2.1:7411", nil, []string{"192.0.2.1:7411", "unreachable", hint}},
-		{"no port", "10.77.1.2:", nil, []string{"10.77.1.2:", hint}},
 		{"a web server", "", func(c net.Conn, _ []byte) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, []string{"protocol"}},
 		{"closes at once", "", func(net.Conn, []byte) {}, []string{"EOF"}},
 		{"another version", "", func(c net.Conn, hello []byte) { c.Write(otherVersion(msgWelcome, hello)) }, []string{"version", "99", "upgrade this side"}},
@@ -392,8 +391,13 @@ func (v *visitor) raw(b []byte) []byte {
 }
 
 // greet opens a connection as a client does.
-func (v *visitor) greet(class link.Class, session link.SessionID, payload string) (c *link.Conn, err error) {
-	hello := link.Hello{Build: "visitor", Session: session, To: 1, Class: class, PageSize: 4096, TSCKHz: 1e6, Payload: []byte(payload)}
+func (v *visitor) greet(class link.Class, session link.SessionID, payload string) (*link.Conn, error) {
+	return v.greetAs(1, class, session, payload)
+}
+
+// greetAs is greet for a lender that is to be some node.
+func (v *visitor) greetAs(node link.NodeID, class link.Class, session link.SessionID, payload string) (c *link.Conn, err error) {
+	hello := link.Hello{Build: "visitor", Session: session, To: node, Class: class, PageSize: 4096, TSCKHz: 1e6, Payload: []byte(payload)}
 	_ = v.p.client.Do(func() error {
 		c, err = link.Dial(context.Background(), v.addr, hello, link.Options{})
 		return nil
@@ -431,12 +435,20 @@ func (v *visitor) ended(c *link.Conn) string {
 // answered: "ready", or what was wrong.
 func (v *visitor) prepare(id link.SessionID, change func(m map[string]any)) (control *link.Conn, answer string) {
 	v.t.Helper()
-	control, err := v.greet(link.Control, id, `{"cpus":1,"memory":0}`)
+	return v.prepareAs(1, id, change)
+}
+
+// prepareAs is prepare for a lender that is to be some node.
+func (v *visitor) prepareAs(node link.NodeID, id link.SessionID, change func(m map[string]any)) (control *link.Conn, answer string) {
+	v.t.Helper()
+	control, err := v.greetAs(node, link.Control, id, `{"cpus":1,"memory":0}`)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	peer := control.Peer()
-	body := setup(peer.CPU, func(m map[string]any) { m["tsc_khz"] = peer.TSCKHz; change(m) })
+	body := setup(control.Peer(), func(m map[string]any) {
+		m["node"] = node
+		change(m)
+	})
 	if err := control.Send(link.Header{Kind: ctlSetup}, body); err != nil {
 		v.t.Fatal(err)
 	}
@@ -452,9 +464,9 @@ func (v *visitor) prepare(id link.SessionID, change func(m map[string]any)) (con
 }
 
 // setup is a control message that prepares a guest on two hosts.
-func setup(cpu []byte, change func(m map[string]any)) []byte {
+func setup(lender *link.Hello, change func(m map[string]any)) []byte {
 	m := map[string]any{
-		"node": 1, "view": 1, "cpuid": cpu, "tsc_khz": 1000000, "tsc_offset": 0, "hold_ns": 100000,
+		"node": 1, "view": 1, "cpuid": lender.CPU, "tsc_khz": lender.TSCKHz, "tsc_offset": 0, "hold_ns": 100000,
 		"shares": []map[string]any{{"CPUs": 1, "Memory": 64 << 20, "Distance": 0}, {"CPUs": 1, "Memory": 0, "Distance": 20}},
 	}
 	change(m)
@@ -465,12 +477,82 @@ func setup(cpu []byte, change func(m map[string]any)) []byte {
 	return b
 }
 
+// TestSilentClient: a client that does not go on keeps nothing of a lender for long, and one that goes while the lender
+// works for it keeps nothing at all.
+func TestSilentClient(t *testing.T) {
+	needSpan(t)
+	p := newPlace(t)
+	l := p.lend(t, "--cpus", "1", "--patience", "300ms")
+	v := &visitor{t: t, p: p, addr: p.ip + ":" + product.Port}
+	nothing := func(map[string]any) {}
+	for name, reach := range map[string]func() *link.Conn{
+		"after the greeting": func() *link.Conn {
+			c, err := v.greet(link.Control, link.NewSessionID(), `{"cpus":1,"memory":0}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		},
+		"after the set-up": func() *link.Conn {
+			c, answer := v.prepare(link.NewSessionID(), nothing)
+			if answer != "ready" {
+				t.Fatal(answer)
+			}
+			return c
+		},
+		"after the stop": func() *link.Conn {
+			c, _ := v.prepare(link.NewSessionID(), nothing)
+			if err := c.Send(link.Header{Kind: ctlStop}, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		},
+	} {
+		from := l.Stderr.Len()
+		c := reach()
+		why := v.ended(c)
+		saw(t, "%s: %s", name, why)
+		if name != "after the stop" && !strings.Contains(why, "not gone on for 300ms") {
+			t.Errorf("%s: %s", name, why)
+		}
+		awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+	}
+
+	// A fellow lender that accepts and says nothing: the lender would wait for it for 5 s.
+	dialled := make(chan struct{})
+	answer(t, p.client, "10.77.1.1:7412", func(c net.Conn, _ []byte) {
+		close(dialled) // the first connection is the only one
+		io.Copy(io.Discard, c)
+	})
+	from := l.Stderr.Len()
+	c, got := v.prepareAs(2, link.NewSessionID(), func(m map[string]any) {
+		m["shares"] = []map[string]any{{"CPUs": 1, "Memory": 64 << 20}, {"CPUs": 1, "Distance": 20}, {"CPUs": 1, "Distance": 20}}
+		m["dial"] = []map[string]any{{"node": 1, "address": "10.77.1.1:7412"}}
+	})
+	if got != "ready" {
+		t.Fatal(got)
+	}
+	select {
+	case <-dialled:
+	case <-time.After(shortly):
+		t.Fatal("the fellow lender is not dialled")
+	}
+	gone := time.Now()
+	c.Close()
+	awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+	took := time.Since(gone)
+	saw(t, "client gone while its lender dials: all given back after %v", took.Round(time.Millisecond))
+	if took > 3*time.Second {
+		t.Errorf("all is given back after %v, 3 s are promised", took)
+	}
+}
+
 // TestHostileNetwork: whatever comes to a lender's port, it ends that connection or session, says why, and harms nobody:
 // another guest goes on, and all that is lent can be lent again.
 func TestHostileNetwork(t *testing.T) {
 	needSpan(t)
 	p := newPlace(t)
-	l := p.lend(t, "--cpus", "2", "--memory", "64M")
+	l := p.lend(t, "--cpus", "2", "--memory", "64M", "--guest-memory", "64G")
 	k := pair(t)
 	guest := p.run(t, "--kernel", k, "--memory", "64M", p.borrow("cpus=1"))
 	await(t, guest.Stdout, shortly, bare.PairAlive)
@@ -554,46 +636,59 @@ func TestHostileNetwork(t *testing.T) {
 		for _, tt := range []struct {
 			name string
 			kind uint8
-			body func(cpu []byte) []byte
+			body func(l *link.Hello) []byte
 		}{
-			{"unknown message", 99, func([]byte) []byte { return []byte("{}") }},
-			{"start before setup", ctlStart, func([]byte) []byte { return []byte("{}") }},
-			{"report before setup", ctlReport, func([]byte) []byte { return []byte("{}") }},
-			{"setup: empty", ctlSetup, func([]byte) []byte { return nil }},
-			{"setup: random", ctlSetup, func([]byte) []byte { return random(1000) }},
-			{"setup: {}", ctlSetup, func([]byte) []byte { return []byte("{}") }},
-			{"setup: unknown field", ctlSetup, func(cpu []byte) []byte { return setup(cpu, func(m map[string]any) { m["price"] = 1 }) }},
-			{"setup: no CPU features", ctlSetup, func([]byte) []byte { return setup(nil, func(map[string]any) {}) }},
-			{"setup: random CPU features", ctlSetup, func([]byte) []byte { return setup(random(500), func(map[string]any) {}) }},
-			{"setup: another node", ctlSetup, func(cpu []byte) []byte { return setup(cpu, func(m map[string]any) { m["node"] = 0 }) }},
-			{"setup: a node that is not there", ctlSetup, func(cpu []byte) []byte { return setup(cpu, func(m map[string]any) { m["node"] = 200 }) }},
-			{"setup: more CPUs than granted", ctlSetup, func(cpu []byte) []byte {
-				return setup(cpu, func(m map[string]any) {
+			{"unknown message", 99, func(*link.Hello) []byte { return []byte("{}") }},
+			{"start before setup", ctlStart, func(*link.Hello) []byte { return []byte("{}") }},
+			{"report before setup", ctlReport, func(*link.Hello) []byte { return []byte("{}") }},
+			{"setup: empty", ctlSetup, func(*link.Hello) []byte { return nil }},
+			{"setup: random", ctlSetup, func(*link.Hello) []byte { return random(1000) }},
+			{"setup: {}", ctlSetup, func(*link.Hello) []byte { return []byte("{}") }},
+			{"setup: unknown field", ctlSetup, func(l *link.Hello) []byte { return setup(l, func(m map[string]any) { m["price"] = 1 }) }},
+			{"setup: no CPU features", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["cpuid"] = nil })
+			}},
+			{"setup: random CPU features", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["cpuid"] = random(500) })
+			}},
+			{"setup: another node", ctlSetup, func(l *link.Hello) []byte { return setup(l, func(m map[string]any) { m["node"] = 0 }) }},
+			{"setup: a node that is not there", ctlSetup, func(l *link.Hello) []byte { return setup(l, func(m map[string]any) { m["node"] = 200 }) }},
+			{"setup: more CPUs than granted", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) {
 					m["shares"] = []map[string]any{{"CPUs": 1, "Memory": 64 << 20}, {"CPUs": 60, "Distance": 20}}
 				})
 			}},
-			{"setup: a thousand nodes", ctlSetup, func(cpu []byte) []byte {
-				return setup(cpu, func(m map[string]any) { m["shares"] = make([]map[string]any, 1000) })
+			{"setup: a thousand nodes", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["shares"] = make([]map[string]any, 1000) })
 			}},
-			{"setup: odd memory", ctlSetup, func(cpu []byte) []byte {
-				return setup(cpu, func(m map[string]any) {
+			{"setup: odd memory", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) {
 					m["shares"] = []map[string]any{{"CPUs": 1, "Memory": 12345}, {"CPUs": 1, "Distance": 20}}
 				})
 			}},
-			{"setup: dials itself", ctlSetup, func(cpu []byte) []byte {
-				return setup(cpu, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 1, "address": v.addr}} })
+			{"setup: dials itself", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 1, "address": v.addr}} })
 			}},
-			{"setup: dials a node that is not there", ctlSetup, func(cpu []byte) []byte {
-				return setup(cpu, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 200, "address": v.addr}} })
+			{"setup: dials a node that is not there", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["dial"] = []map[string]any{{"node": 200, "address": v.addr}} })
 			}},
-			{"setup: endless hold", ctlSetup, func(cpu []byte) []byte { return setup(cpu, func(m map[string]any) { m["hold_ns"] = int64(1 << 60) }) }},
+			{"setup: another clock", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) { m["tsc_khz"] = l.TSCKHz + l.TSCKHz/20 })
+			}},
+			{"setup: no clock", ctlSetup, func(l *link.Hello) []byte { return setup(l, func(m map[string]any) { m["tsc_khz"] = 0 }) }},
+			{"setup: a huge guest", ctlSetup, func(l *link.Hello) []byte {
+				return setup(l, func(m map[string]any) {
+					m["shares"] = []map[string]any{{"CPUs": 1, "Memory": uint64(1) << 40}, {"CPUs": 1, "Memory": 0, "Distance": 20}}
+				})
+			}},
+			{"setup: endless hold", ctlSetup, func(l *link.Hello) []byte { return setup(l, func(m map[string]any) { m["hold_ns"] = int64(1 << 60) }) }},
 		} {
 			from := l.Stderr.Len()
 			c, err := v.greet(link.Control, link.NewSessionID(), `{"cpus":1,"memory":0}`)
 			if err != nil {
 				t.Fatalf("before %q: %v", tt.name, err)
 			}
-			if err := c.Send(link.Header{Kind: tt.kind}, tt.body(c.Peer().CPU)); err != nil {
+			if err := c.Send(link.Header{Kind: tt.kind}, tt.body(c.Peer())); err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			why := v.ended(c)
@@ -614,7 +709,7 @@ func TestHostileNetwork(t *testing.T) {
 		from := l.Stderr.Len()
 		id := link.NewSessionID()
 		control, answer := v.prepare(id, func(m map[string]any) {
-			m["shares"] = []map[string]any{{"CPUs": 1, "Memory": uint64(1) << 40}, {"CPUs": 1, "Memory": 0, "Distance": 20}}
+			m["shares"] = []map[string]any{{"CPUs": 1, "Memory": uint64(64) << 30}, {"CPUs": 1, "Memory": 0, "Distance": 20}}
 		})
 		during, err := l.Usage()
 		if err != nil {
@@ -622,7 +717,7 @@ func TestHostileNetwork(t *testing.T) {
 		}
 		anonymous := func(m *lab.Mapping) bool { return m.Name == "" || strings.HasPrefix(m.Name, "[") }
 		grown := int64(during.Resident(anonymous)) - int64(before.Resident(anonymous))
-		saw(t, "a client with 1 TiB: %s; the lender's own memory grows by %d MiB", answer, grown>>20)
+		saw(t, "a client with 64 GiB: %s; the lender's own memory grows by %d MiB", answer, grown>>20)
 		if grown > 1<<30 {
 			t.Errorf("a client can make the lender use %d MiB", grown>>20)
 		}

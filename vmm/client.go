@@ -45,6 +45,27 @@ type RunConfig struct {
 	Log  zerolog.Logger
 }
 
+// maxHold is the longest minimum hold that nodes accept.
+const maxHold = time.Second
+
+// Layout is the hardware of the guest that is asked for. What cannot be is an
+// error, before anybody is asked.
+func (c *RunConfig) Layout() (*Layout, error) {
+	if c.Hold < 0 || c.Hold > maxHold {
+		return nil, fmt.Errorf("a minimum hold of %v: it can be up to %v", c.Hold, maxHold)
+	}
+	shares := []Share{{CPUs: c.CPUs, Memory: c.Memory}}
+	named := map[string]bool{}
+	for _, l := range c.Lenders {
+		if named[l.Address] {
+			return nil, fmt.Errorf("lender %s is named twice: ask it for all at once", l.Address)
+		}
+		named[l.Address] = true
+		shares = append(shares, Share{CPUs: l.CPUs, Memory: l.Memory, Distance: l.Distance})
+	}
+	return NewLayout(shares)
+}
+
 // Outcome is how a guest ended.
 type Outcome string
 
@@ -104,11 +125,7 @@ func (c *client) prepare(ctx context.Context) error {
 		defer initrd.Close()
 		params.Initrd, params.InitrdSize = initrd, size
 	}
-	shares := []Share{{CPUs: c.cfg.CPUs, Memory: c.cfg.Memory}}
-	for _, l := range c.cfg.Lenders {
-		shares = append(shares, Share{CPUs: l.CPUs, Memory: l.Memory, Distance: l.Distance})
-	}
-	if c.layout, err = NewLayout(shares); err != nil {
+	if c.layout, err = c.cfg.Layout(); err != nil {
 		return err
 	}
 	if len(c.cfg.Lenders) > 0 {

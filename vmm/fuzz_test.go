@@ -86,7 +86,7 @@ func FuzzDecodeControl(f *testing.F) {
 
 // checkHostileSetup: what a lender lays out at a client's word is bounded, or refused.
 func checkHostileSetup(t *testing.T, set *setup) {
-	s := &lending{self: set.Node}
+	s := &lending{self: set.Node, lender: &Lender{cfg: LendConfig{GuestMemory: maxMemory, Host: &Host{TSCKHz: 1e6}}}}
 	if int(set.Node) < len(set.Shares) {
 		s.ask = ask{CPUs: set.Shares[set.Node].CPUs, Memory: set.Shares[set.Node].Memory}
 	}

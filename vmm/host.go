@@ -83,6 +83,9 @@ func (h *Host) probeSpan() error {
 	case err != nil:
 		return err
 	}
+	if err := doctor.StableTSC(os.DirFS("/")); err != nil {
+		return err
+	}
 	return doctor.NestedPaging(h.KVM)
 }
 

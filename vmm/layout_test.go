@@ -63,7 +63,13 @@ func TestParseLender(t *testing.T) {
 	if want := (LenderSpec{Address: "10.0.0.2:" + DefaultPort, CPUs: 2, Memory: 66 << 20, Distance: 40}); err != nil || got != want {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
-	for _, in := range []string{"", ",cpus=1", "h", "h,cpus=0", "h,cpus=x", "h,cpus=1,memory=x", "h,cpus=1,distance=10",
+	for in, want := range map[string]string{"host": "host:7411", "host:1": "host:1", "10.0.0.2:22": "10.0.0.2:22", "::1": "[::1]:7411",
+		"[::1]": "[::1]:7411", "[fe80::1%eth0]:22": "[fe80::1%eth0]:22"} {
+		if got, err := ParseLender(in + ",cpus=1"); err != nil || got.Address != want {
+			t.Errorf("%s: %q, %v, want %q", in, got.Address, err, want)
+		}
+	}
+	for _, in := range []string{"host:,cpus=1", "host:0,cpus=1", "host:99999,cpus=1", "a:b:c,cpus=1", "", ",cpus=1", "h", "h,cpus=0", "h,cpus=x", "h,cpus=1,memory=x", "h,cpus=1,distance=10",
 		"h,cpus=1,distance=255", "h,cpus=1,colour=red"} {
 		if got, err := ParseLender(in); err == nil {
 			t.Errorf("%q: accepted as %+v", in, got)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -26,8 +27,21 @@ type LendConfig struct {
 	Listen string // "host:port"
 	CPUs   int    // to all clients together
 	Memory uint64 // bytes, to all clients together
-	Host   *Host
-	Log    zerolog.Logger
+	// GuestMemory bounds the memory of a guest, all its nodes' together, in bytes:
+	// this host has tables for all of it, and room for what its vCPUs touch.
+	GuestMemory uint64
+	// Patience is how long a client may leave its session as it is before the
+	// guest runs, and after its end; 0: a minute.
+	Patience time.Duration
+	Host     *Host
+	Log      zerolog.Logger
+}
+
+func (c *LendConfig) patience() time.Duration {
+	if c.Patience != 0 {
+		return c.Patience
+	}
+	return clientPatience
 }
 
 // Lender lends vCPUs and memory to clients until it is closed. Several
@@ -92,19 +106,24 @@ func (l *Lender) admit(ctx context.Context, in *link.Incoming) {
 		l.begin(ctx, in)
 		return
 	}
-	l.mu.Lock()
+	if why := l.pass(in); why != "" {
+		l.refuse(in, CodeSession, why)
+	}
+}
+
+// pass hands a connection to its session, or says why it has none.
+func (l *Lender) pass(in *link.Incoming) (refusal string) {
+	l.mu.Lock() // end looks for connections after the session has left byID
+	defer l.mu.Unlock()
 	s := l.byID[in.Hello.Session]
-	l.mu.Unlock()
 	if s == nil {
-		l.refuse(in, CodeSession, "there is no such session here")
-		return
+		return "there is no such session here"
 	}
 	select {
-	case <-s.over:
-		l.refuse(in, CodeSession, "the session is over")
 	case s.incoming <- in:
+		return ""
 	default:
-		l.refuse(in, CodeSession, "the session has all its connections")
+		return "the session has all its connections"
 	}
 }
 
@@ -122,13 +141,13 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		l.refuse(in, CodeBadAsk, err.Error())
 		return
 	}
-	if a.CPUs < 1 || a.Memory%granule != 0 || in.Hello.PageSize != pageSize || in.Hello.To == 0 {
-		l.refuse(in, CodeBadAsk, fmt.Sprintf("asked for %d CPUs and %d bytes of memory in pages of %d bytes as node %d",
-			a.CPUs, a.Memory, in.Hello.PageSize, in.Hello.To))
+	if a.CPUs < 1 || a.Memory%granule != 0 || in.Hello.PageSize != pageSize || in.Hello.From != 0 || in.Hello.To == 0 {
+		l.refuse(in, CodeBadAsk, fmt.Sprintf("asked for %d CPUs and %d bytes of memory in pages of %d bytes for node %d as node %d",
+			a.CPUs, a.Memory, in.Hello.PageSize, in.Hello.To, in.Hello.From))
 		return
 	}
 	s := &lending{lender: l, ask: a, id: in.Hello.Session, self: in.Hello.To, peer: in.Remote,
-		incoming: make(chan *link.Incoming, 3*dsm.MaxNodes), over: make(chan struct{})}
+		incoming: make(chan *link.Incoming, 3*dsm.MaxNodes)}
 	l.mu.Lock()
 	cpus, memory := l.cfg.CPUs-l.cpusLent, l.cfg.Memory-l.memoryLent
 	_, taken := l.byID[s.id]
@@ -139,6 +158,10 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		l.byID[s.id] = s
 	}
 	l.mu.Unlock()
+	if taken {
+		l.refuse(in, CodeBusy, "this guest has a session here already: name each lender once")
+		return
+	}
 	if !fits {
 		l.refuse(in, CodeBusy, fmt.Sprintf("asked for %d CPUs and %d MiB, %d CPUs and %d MiB are left to lend",
 			a.CPUs, a.Memory>>20, cpus, memory>>20))
@@ -164,7 +187,6 @@ func (l *Lender) end(s *lending) {
 	l.cpusLent -= s.ask.CPUs
 	l.memoryLent -= s.ask.Memory
 	l.mu.Unlock()
-	close(s.over)
 	for {
 		select {
 		case in := <-s.incoming:

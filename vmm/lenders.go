@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -41,12 +42,13 @@ func ParseLender(s string) (LenderSpec, error) {
 	if spec.Address == "" {
 		return spec, fmt.Errorf("lender %q: the address is missing", s)
 	}
-	if !strings.Contains(spec.Address, ":") {
-		spec.Address += ":" + DefaultPort
+	address, err := hostPort(spec.Address)
+	if err != nil {
+		return spec, fmt.Errorf("lender %q: %w", s, err)
 	}
+	spec.Address = address
 	for _, p := range parts[1:] {
 		key, value, _ := strings.Cut(p, "=")
-		var err error
 		switch key {
 		case "cpus":
 			spec.CPUs, err = strconv.Atoi(value)
@@ -70,6 +72,21 @@ func ParseLender(s string) (LenderSpec, error) {
 		return spec, fmt.Errorf("lender %q: say how many CPUs to borrow with cpus=N", s)
 	}
 	return spec, nil
+}
+
+// hostPort completes "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT".
+func hostPort(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if bare := strings.TrimSuffix(strings.TrimPrefix(address, "["), "]"); err != nil && (bare != address || net.ParseIP(bare) != nil || !strings.Contains(address, ":")) {
+		host, port, err = bare, DefaultPort, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("its address is HOST, HOST:PORT or [IPv6]:PORT: %w", err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("port %q: give a number from 1 to 65535", port)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // ParseSize parses a size of memory: a number with an optional K, M, G or T,
@@ -167,7 +184,7 @@ func (l *lender) greet(ctx context.Context, host *Host) error {
 		}
 		return fmt.Errorf("lender %s: %w", l.spec.Address, err)
 	}
-	l.frames = readControl(l.control)
+	l.frames = readControl(l.control, func(error) {})
 	peer := l.control.Peer()
 	if peer.PageSize != pageSize {
 		return errors.Join(fmt.Errorf("lender %s: its pages have %d bytes, here %d", l.spec.Address, peer.PageSize, pageSize), l.close())

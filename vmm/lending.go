@@ -26,6 +26,8 @@ const pageSize = dsm.PageSize
 //	    │                                      │ the client closes                  │
 //	    │                                      ▼                                    │
 //	    └── failure, link lost ──────────►   over: nothing of it is left ◄──────────┘
+//
+// In every state but running, a client that does not go on ends it, too.
 type lending struct {
 	lender   *Lender
 	ask      ask
@@ -33,7 +35,6 @@ type lending struct {
 	self     link.NodeID
 	peer     string
 	incoming chan *link.Incoming // connections of this session
-	over     chan struct{}       // closed at its end
 
 	// The session's goroutine alone uses these.
 	control  *link.Conn
@@ -64,8 +65,11 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 		s.lender.end(s)
 		return err
 	}
-	frames := readControl(s.control)
-	err = s.serve(ctx, frames)
+	// What is under way for the client ends when it has gone.
+	work, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	frames := readControl(s.control, gone)
+	err = s.serve(ctx, work, frames)
 	if err != nil && !errors.Is(err, errStopped) && !clientGone(err) {
 		// Best effort: the control link itself may be what failed.
 		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error(), Lost: lostFellow(err)})
@@ -105,8 +109,9 @@ func lostFellow(err error) link.NodeID {
 }
 
 // readControl reads control messages on a goroutine of its own until the
-// connection ends; the last frame carries the error.
-func readControl(c *link.Conn) chan frame {
+// connection ends; the last frame carries the error, of which ended is told at
+// once.
+func readControl(c *link.Conn, ended func(error)) chan frame {
 	frames := make(chan frame, 16)
 	go func() {
 		// The thread that blocks in read(2) ends with the session.
@@ -117,6 +122,7 @@ func readControl(c *link.Conn) chan frame {
 		for {
 			b, err := c.Recv(&h, buf)
 			if err != nil {
+				ended(err)
 				frames <- frame{err: err}
 				return
 			}
@@ -126,11 +132,23 @@ func readControl(c *link.Conn) chan frame {
 	return frames
 }
 
-func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
+// clientPatience is how long a client may leave its session as it is, unless the
+// guest runs. It prepares its lenders one after the other.
+const clientPatience = time.Minute
+
+// serve goes on until the session is to end. work ends when the client has gone.
+func (s *lending) serve(ctx, work context.Context, frames <-chan frame) error {
+	idle := time.NewTimer(s.lender.cfg.patience())
+	defer idle.Stop()
 	for {
 		var events chan event
 		if s.node != nil && !s.stopping {
 			events = s.node.events
+		}
+		if s.running && !s.stopping {
+			idle.Stop()
+		} else {
+			idle.Reset(s.lender.cfg.patience())
 		}
 		select {
 		case f := <-frames:
@@ -140,7 +158,7 @@ func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
 			if f.err != nil {
 				return fmt.Errorf("control link: %w", f.err)
 			}
-			if err := s.message(ctx, f); err != nil {
+			if err := s.message(work, f); err != nil {
 				return err
 			}
 		case in := <-s.incoming:
@@ -155,6 +173,8 @@ func (s *lending) serve(ctx context.Context, frames <-chan frame) error {
 			if err := sendControl(s.control, ctlFailed, failed{Error: e.err.Error(), Reset: true}); err != nil {
 				return err
 			}
+		case <-idle.C:
+			return fmt.Errorf("the client has not gone on for %v", s.lender.cfg.patience())
 		case <-ctx.Done():
 			return errors.New("the lender shuts down")
 		}
@@ -207,7 +227,17 @@ func (s *lending) check(set *setup) (*Layout, error) {
 	if mine := set.Shares[set.Node]; mine.CPUs != s.ask.CPUs || mine.Memory != s.ask.Memory {
 		return nil, fmt.Errorf("set up with %d CPUs and %d MiB, granted were %d and %d", mine.CPUs, mine.Memory>>20, s.ask.CPUs, s.ask.Memory>>20)
 	}
-	if set.Hold < 0 || set.Hold > time.Second || set.Transfer < 0 || set.Transfer > time.Second {
+	var total uint64
+	for _, share := range set.Shares {
+		total += share.Memory
+	}
+	if limit := s.lender.cfg.GuestMemory; total > limit {
+		return nil, fmt.Errorf("a guest of %d MiB in all: this lender takes part in those of up to %d MiB (lend --guest-memory)", total>>20, limit>>20)
+	}
+	if err := s.lender.cfg.Host.checkTSC(set.TSCKHz); err != nil {
+		return nil, fmt.Errorf("the guest: %w", err)
+	}
+	if set.Hold < 0 || set.Hold > maxHold || set.Transfer < 0 || set.Transfer > time.Second {
 		return nil, fmt.Errorf("minimum hold of %v or transfer time of %v is out of range", set.Hold, set.Transfer)
 	}
 	// The lenders before this one, each once: the others dial.
@@ -272,8 +302,14 @@ func (s *lending) dial(ctx context.Context, peers []peerAddress) error {
 			hello := s.lender.cfg.Host.hello()
 			hello.Session, hello.From, hello.To, hello.Class = s.id, s.self, p.Node, class
 			c, err := link.Dial(ctx, p.Address, hello, link.Options{Clock: tsc.Read})
-			if err != nil {
-				return fmt.Errorf("reach fellow lender %d: %w", p.Node, err)
+			switch {
+			case ctx.Err() != nil && err != nil:
+				return fmt.Errorf("control link: %w", context.Cause(ctx))
+			case err != nil:
+				// The client is not told more: it chose the address, and is not to
+				// find out what listens on this host's network.
+				s.lender.cfg.Log.Warn().Str("client", s.peer).Str("fellow", p.Address).Err(err).Msg("fellow lender not reached")
+				return fmt.Errorf("cannot reach fellow lender %d at %s", p.Node, p.Address)
 			}
 			if err := s.take(c, linkName{p.Node, class}); err != nil {
 				return err

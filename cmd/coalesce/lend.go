@@ -2,15 +2,18 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"coalesce/vmm"
 )
 
 func newLend(g *global) *cobra.Command {
 	var cpus int
-	var memory, listen string
+	var memory, guestMemory, listen string
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use:   "lend [flags]",
 		Short: "Lend this host's CPUs and memory to clients",
@@ -25,6 +28,10 @@ Ctrl-C ends it, and the sessions with it.`,
 			if err != nil {
 				return usageError{fmt.Errorf("--memory: %w", err)}
 			}
+			guest, err := guestLimit(guestMemory)
+			if err != nil {
+				return usageError{fmt.Errorf("--guest-memory: %w", err)}
+			}
 			if cpus < 1 || cpus > vmm.MaxCPUs {
 				return usageError{fmt.Errorf("--cpus %d: a lender lends 1 to %d", cpus, vmm.MaxCPUs)}
 			}
@@ -33,7 +40,7 @@ Ctrl-C ends it, and the sessions with it.`,
 				return err
 			}
 			defer host.Close()
-			l, err := vmm.NewLender(vmm.LendConfig{Listen: listen, CPUs: cpus, Memory: size, Host: host, Log: g.log})
+			l, err := vmm.NewLender(vmm.LendConfig{Listen: listen, CPUs: cpus, Memory: size, GuestMemory: guest, Patience: patience, Host: host, Log: g.log})
 			if err != nil {
 				return err
 			}
@@ -45,6 +52,21 @@ Ctrl-C ends it, and the sessions with it.`,
 	f.IntVar(&cpus, "cpus", 1, "CPUs to lend, to all clients together")
 	f.StringVar(&memory, "memory", "0", "memory to lend, such as 512M or 2G, to all clients together")
 	f.StringVar(&listen, "listen", ":"+vmm.DefaultPort, "address to wait for clients on")
+	f.StringVar(&guestMemory, "guest-memory", "", "largest guest to take part in, its memory on all hosts together (default: as much as this host has)")
+	f.DurationVar(&patience, "patience", 0, "how long a client may prepare a guest without a word (0: a minute)")
+	hide(f, "patience")
 	g.shadowFlag(f)
 	return cmd
+}
+
+// guestLimit is the size that was typed, or this host's memory.
+func guestLimit(typed string) (uint64, error) {
+	if typed != "" {
+		return vmm.ParseSize(typed)
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("find out this host's memory: %w", err)
+	}
+	return info.Totalram * uint64(info.Unit), nil
 }

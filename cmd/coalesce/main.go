@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ func (e statusError) Error() string { return e.text }
 func main() { os.Exit(run()) }
 
 func run() int {
+	// Go ends a program whose standard output's reader is gone. The guest goes on,
+	// and the terminal is put back, if that is only an error of a write.
+	signal.Ignore(unix.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	root := newRoot()
@@ -70,8 +74,11 @@ func run() int {
 	}
 }
 
-// oneLine joins the lines of errors that were collected on the way out.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// oneLine joins the lines of errors that were collected on the way out, where
+// several may have met the same one.
+func oneLine(err error) string {
+	return strings.Join(slices.Compact(strings.Split(err.Error(), "\n")), "; ")
+}
 
 // global holds the flags of every command.
 type global struct {
@@ -96,6 +103,11 @@ func (g *global) host() (*vmm.Host, error) {
 func (g *global) shadowFlag(f *pflag.FlagSet) {
 	const name = "allow-shadow-paging"
 	f.BoolVar(&g.allowShadow, name, false, "for guests that never change their page tables: let them span hosts with shadow paging")
+	hide(f, name)
+}
+
+// hide leaves a flag that is for tests out of the help.
+func hide(f *pflag.FlagSet, name string) {
 	if err := f.MarkHidden(name); err != nil {
 		panic(err) // it has just been added
 	}
@@ -151,7 +163,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// build names this program's build: what two sides compare in a handshake.
+// build names this program's build, which both sides of a handshake tell.
 func build() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

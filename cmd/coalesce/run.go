@@ -94,7 +94,8 @@ func (fl *runFlags) config(g *global) (cfg vmm.RunConfig, err error) {
 		}
 		cfg.Lenders = append(cfg.Lenders, spec)
 	}
-	return cfg, nil
+	_, err = cfg.Layout()
+	return cfg, err
 }
 
 func (fl *runFlags) run(cmd *cobra.Command, g *global) error {

@@ -3,7 +3,6 @@ package console
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"coalesce/tests/labtest"
 )
 
 // port is a sink with room for a number of bytes.
@@ -82,38 +83,6 @@ func (p *port) wait(t *testing.T, want string) {
 	}
 }
 
-// openPTY returns both ends of a new pseudo-terminal.
-func openPTY(t *testing.T) (user, tty *os.File) {
-	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { user.Close() })
-	if err := unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tty.Close() })
-	return user, tty
-}
-
-func termios(t *testing.T, f *os.File) unix.Termios {
-	t.Helper()
-	s, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return *s
-}
-
 func start(t *testing.T, in *os.File, out io.Writer, sink Sink) *Console {
 	t.Helper()
 	c, err := Start(in, out, sink)
@@ -176,12 +145,12 @@ func TestEscape(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
-	user, tty := openPTY(t)
-	before := termios(t, tty)
+	user, tty := labtest.OpenPTY(t)
+	before := labtest.Termios(t, tty)
 	p := newPort(1 << 20)
 	c := start(t, tty, tty, p)
 
-	raw := termios(t, tty)
+	raw := labtest.Termios(t, tty)
 	if raw.Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) != 0 || raw.Iflag&unix.ICRNL != 0 {
 		t.Errorf("terminal is not raw: %+v", raw)
 	}
@@ -209,7 +178,7 @@ func TestTerminal(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if after := termios(t, tty); after != before {
+	if after := labtest.Termios(t, tty); after != before {
 		t.Errorf("terminal is left as %+v, was %+v", after, before)
 	}
 	if p.onSpace != nil {
@@ -220,8 +189,8 @@ func TestTerminal(t *testing.T) {
 // TestCloseRestores closes while the goroutine waits for a key, from several
 // goroutines at once.
 func TestCloseRestores(t *testing.T) {
-	_, tty := openPTY(t)
-	before := termios(t, tty)
+	_, tty := labtest.OpenPTY(t)
+	before := labtest.Termios(t, tty)
 	c := start(t, tty, io.Discard, newPort(10))
 	var wg sync.WaitGroup
 	for range 4 {
@@ -232,7 +201,7 @@ func TestCloseRestores(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if after := termios(t, tty); after != before {
+	if after := labtest.Termios(t, tty); after != before {
 		t.Errorf("terminal is left as %+v, was %+v", after, before)
 	}
 }
@@ -240,7 +209,7 @@ func TestCloseRestores(t *testing.T) {
 // TestHungGuest: with a guest that takes nothing, Ctrl-a x still works, and keys
 // beyond what is kept ring the bell.
 func TestHungGuest(t *testing.T) {
-	user, tty := openPTY(t)
+	user, tty := labtest.OpenPTY(t)
 	bell := make(chan struct{}, 1)
 	c := start(t, tty, writerFunc(func(b []byte) (int, error) {
 		if string(b) == "\a" {
@@ -273,7 +242,7 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // TestPaste: a terminal's input waits for room.
 func TestPaste(t *testing.T) {
-	user, tty := openPTY(t)
+	user, tty := labtest.OpenPTY(t)
 	p := newPort(10)
 	start(t, tty, io.Discard, p)
 	want := strings.Repeat("0123456789", 300)
@@ -286,7 +255,7 @@ func TestPaste(t *testing.T) {
 }
 
 func TestTerminalHangsUp(t *testing.T) {
-	user, tty := openPTY(t)
+	user, tty := labtest.OpenPTY(t)
 	c := start(t, tty, io.Discard, newPort(10))
 	if err := user.Close(); err != nil {
 		t.Fatal(err)
@@ -318,15 +287,15 @@ func TestBackgroundJob(t *testing.T) {
 	}
 	switch os.Getenv(jobVariable) {
 	case "":
-		_, tty := openPTY(t)
+		_, tty := labtest.OpenPTY(t)
 		again("shell", &syscall.SysProcAttr{Setsid: true, Setctty: true}, tty)
 	case "shell":
 		again("job", &syscall.SysProcAttr{Setpgid: true}, os.Stdin)
 	case "job":
-		before := termios(t, os.Stdin)
+		before := labtest.Termios(t, os.Stdin)
 		c := start(t, os.Stdin, io.Discard, newPort(1))
 		waitFor(t, "end of input", c.finished)
-		if after := termios(t, os.Stdin); after != before {
+		if after := labtest.Termios(t, os.Stdin); after != before {
 			t.Error("the terminal's mode was changed from the background")
 		}
 	}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 
@@ -32,4 +33,15 @@ func NestedPaging(sys *kvm.System) error {
 		return nil
 	}
 	return &ShadowPagingError{Measured: c.Measured, Mend: c.Mend}
+}
+
+// StableTSC makes the probe of the same name by itself: what is wrong with this
+// host's time stamp counter for guests that span hosts, in a line that says how to
+// mend it. root is "/".
+func StableTSC(root fs.FS) error {
+	p := &patient{root: root}
+	if c := probeTSC(p); !p.tsc {
+		return fmt.Errorf("%s, and %s (%s)", c.Measured, c.Costs, c.Mend)
+	}
+	return nil
 }

@@ -162,6 +162,10 @@ func TestProbeTSC(t *testing.T) {
 			if c.Status != tc.want || !strings.Contains(c.Mend, tc.mend) || p.tsc != (tc.want != Missing) {
 				t.Errorf("got %+v, tsc %v", c, p.tsc)
 			}
+			err := StableTSC(p.root)
+			if (err == nil) != p.tsc || err != nil && !strings.Contains(err.Error(), tc.mend) {
+				t.Errorf("by itself: %v", err)
+			}
 		})
 	}
 }
