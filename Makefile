@@ -21,7 +21,7 @@ SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab la
 MEMORY_PKGS := $(call existing,./tests/coherence/...)
 
 # What whole-system tests, the demo and the benchmark find in the project's folder.
-NEEDS := build/coalesce build/guest.cpio build/kernel/vmlinuz
+NEEDS := build/coalesce build/guest-tiny.cpio build/kernel/vmlinuz
 # What the benchmark compares with: QEMU and the firmware that its microvm boots from. On the emulated Intel host, which
 # reads slowly, it is Debian's build of QEMU for microvm alone, a quarter of the size.
 FIRMWARE := $(addprefix /usr/share/qemu/,qboot.rom linuxboot_dma.bin kvmvapic.bin)
@@ -38,9 +38,10 @@ setup: ## install and fetch what is missing
 	@scripts/setup
 
 .PHONY: build
-build: setup ## build/coalesce, the guest's initramfs, the demo and the benchmark
+build: setup ## build/coalesce, the guests' initramfs, the demo and the benchmark
 	CGO_ENABLED=0 go build -trimpath -o build/ ./cmd/coalesce ./tests/demo ./tests/bench
-	go run ./guest/initramfs/cmd -o build/guest.cpio --tiny --kernel-modules build/kernel/modules
+	go run ./guest/initramfs/cmd -o build/guest.cpio --kernel-modules build/kernel/modules
+	go run ./guest/initramfs/cmd -o build/guest-tiny.cpio --tiny --kernel-modules build/kernel/modules
 
 .PHONY: demo
 demo: build ## one Linux guest on two hosts, with checks
@@ -68,13 +69,13 @@ test: setup lint build ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
 	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS) $(MEMORY_PKGS)))
 	$(if $(shell [[ -w /dev/kvm ]] && echo here),go test -v -count=1 -timeout 900s,scripts/there test --timeout 900 $(needs)) $(MEMORY_PKGS)
-	scripts/there test --timeout 1300 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
+	scripts/there test --timeout 1300 $(needs) --need build/guest.cpio $(GUEST_PKGS) $(SYSTEM_PKGS)
 
 .PHONY: test-intel
 test-intel: build ## micro guests and Linux on the emulated Intel host; minutes
 	scripts/testbed-intel test $(INTEL_PKGS)
 	scripts/testbed-intel run $(needs) --dir $(CURDIR) -- build/coalesce run --cpus 1 --memory 512M \
-		--kernel build/kernel/vmlinuz --initrd build/guest.cpio --append 'console=ttyS0 coalesce.run=poweroff'
+		--kernel build/kernel/vmlinuz --initrd build/guest-tiny.cpio --append 'console=ttyS0 coalesce.run=poweroff'
 
 .PHONY: explore
 explore: ## every schedule of larger models of the memory protocol; minutes, 6 GiB

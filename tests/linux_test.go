@@ -85,6 +85,30 @@ func TestLinux(t *testing.T) {
 	})
 }
 
+// TestLinuxShell: what the README's first guest shows its user: a shell that does what is typed.
+func TestLinuxShell(t *testing.T) {
+	needLinux(t)
+	p := newPlace(t)
+	keys, user, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Close()
+	defer user.Close()
+	c, err := files.Run(p.client, lab.Command{Stdin: keys}, "--kernel", files.Kernel, "--initrd", files.Shell, "--append", "quiet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, c.Stdout, booting, guestUp)
+	if _, err := user.WriteString("echo typed $((6*7)) words | cat\nexit\n"); err != nil {
+		t.Fatal(err)
+	}
+	powersOff(t, c)
+	if !strings.Contains(c.Stdout.String(), "typed 42 words") {
+		t.Errorf("the console shows:\n%s", c.Stdout.Tail(20))
+	}
+}
+
 // TestLinuxEnds: a restart and a panic of the guest's kernel are seen.
 func TestLinuxEnds(t *testing.T) {
 	needLinux(t)

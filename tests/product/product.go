@@ -21,7 +21,8 @@ import (
 type Files struct {
 	Program string // build/coalesce
 	Kernel  string // build/kernel/vmlinuz, the stock kernel
-	Initrd  string // build/guest.cpio: init and the coherence check
+	Initrd  string // build/guest-tiny.cpio: init and the coherence check
+	Shell   string // build/guest.cpio: a shell and its commands, too
 }
 
 // ProgramVariable names an environment variable that, when set, names the program to use instead of build/coalesce.
@@ -47,7 +48,8 @@ func find() (Files, error) {
 			return Files{
 				Program: filepath.Join(build, "coalesce"),
 				Kernel:  filepath.Join(build, "kernel/vmlinuz"),
-				Initrd:  filepath.Join(build, "guest.cpio"),
+				Initrd:  filepath.Join(build, "guest-tiny.cpio"),
+				Shell:   filepath.Join(build, "guest.cpio"),
 			}, nil
 		}
 		if dir == "/" {
@@ -59,7 +61,7 @@ func find() (Files, error) {
 
 // Check says which of the files is missing and what makes it.
 func (f Files) Check() error {
-	for file, maker := range map[string]string{f.Program: "make build", f.Kernel: "scripts/kernel", f.Initrd: "make build"} {
+	for file, maker := range map[string]string{f.Program: "make build", f.Kernel: "scripts/kernel", f.Initrd: "make build", f.Shell: "make build"} {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("%w: run %s", err, maker)
 		}
@@ -80,6 +82,7 @@ func (f Files) Build(ctx context.Context) error {
 	// As the Makefile does it.
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-o", f.Program, "./cmd/coalesce"},
+		{"run", "./guest/initramfs/cmd", "-o", f.Shell, "--kernel-modules", filepath.Dir(f.Kernel) + "/modules"},
 		{"run", "./guest/initramfs/cmd", "-o", f.Initrd, "--tiny", "--kernel-modules", filepath.Dir(f.Kernel) + "/modules"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", args...)
