@@ -143,7 +143,7 @@ func TestWindowForgetsAndTheMinimumDoesNot(t *testing.T) {
 	for range pingWindow {
 		p.add(Sample{0, 40, 40, 80})
 	}
-	best, _ := p.best()
+	best, _ := p.best(pingWindow)
 	if p.min != 10 || best.RTT() != 80 || p.n != pingWindow+1 {
 		t.Errorf("min %d, window %d, n %d", p.min, best.RTT(), p.n)
 	}

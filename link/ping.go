@@ -134,25 +134,21 @@ func (p *pings) add(s Sample) {
 	p.n++
 }
 
-// best returns the sample of least RTT among the newest pingWindow.
-func (p *pings) best() (Sample, bool) {
-	if p.n == 0 {
-		return Sample{}, false
-	}
-	best := p.window[0]
-	for _, s := range p.window[1:min(p.n, pingWindow)] {
-		if s.RTT() < best.RTT() {
-			best = s
+// best returns the sample of least RTT among the newest n, pingWindow at most.
+func (p *pings) best(n uint64) (best Sample, ok bool) {
+	for i := range min(n, p.n, pingWindow) {
+		if s := p.window[(p.n-1-i)%pingWindow]; !ok || s.RTT() < best.RTT() {
+			best, ok = s, true
 		}
 	}
-	return best, true
+	return best, ok
 }
 
 // RTT returns the round trip measured so far. Any thread.
 func (c *Conn) RTT() RTTStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	best, ok := c.ping.best()
+	best, ok := c.ping.best(pingWindow)
 	if !ok {
 		return RTTStats{}
 	}
@@ -170,7 +166,16 @@ func (c *Conn) RTT() RTTStats {
 func (c *Conn) BestSample() (Sample, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ping.best()
+	return c.ping.best(pingWindow)
+}
+
+// QuickestOf returns the exchange with the least round trip among the newest n,
+// which may be up to 64; the zero one before the first. Any thread.
+func (c *Conn) QuickestOf(n int) Sample {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, _ := c.ping.best(uint64(n))
+	return s
 }
 
 // Offset returns the peer's clock minus this side's and how wrong that can be,

@@ -342,3 +342,54 @@ func TestSlowCable(t *testing.T) {
 	c.Signal(unix.SIGINT)
 	exit(t, c, shortly, 1)
 }
+
+// TestClocksKept: hosts whose clocks run apart are kept together by setting the slower one's guest forward, and the guest
+// goes on. Here one only looks as if it did: that is enough to see who is set.
+func TestClocksKept(t *testing.T) {
+	needLinuxSpan(t)
+	for drift, node := range map[string]string{"1000": "node=0", "-1000": "node=1"} {
+		p := newPlace(t)
+		p.lend(t, "--cpus", "1", "--memory", "64M", "--drift="+drift)
+		c := p.run(t, "--log-level", "debug", "--json", "--kernel", pair(t), "--memory", "64M", p.borrow("cpus=1,memory=64M"))
+		for range 2 {
+			from := c.Stderr.Len()
+			line := awaitFrom(t, c.Stderr, from, shortly, "clock set forward")
+			saw(t, "lender %s ppm fast: %s", drift, line)
+			if !strings.Contains(line, node) {
+				t.Errorf("a lender %s ppm fast: %s", drift, line)
+			}
+			awaitFrom(t, c.Stdout, c.Stdout.Len(), shortly, bare.PairAlive)
+		}
+		c.Signal(unix.SIGINT)
+		exit(t, c, shortly, 1)
+	}
+}
+
+// TestHungLender: a lender whose process stands still is named, and does not keep the client from ending.
+func TestHungLender(t *testing.T) {
+	needSpan(t)
+	s := newSession(t)
+	c, _ := s.begin(t)
+	from := c.Stderr.Len()
+	s.l.Signal(unix.SIGSTOP)
+	saw(t, "%s", awaitFrom(t, c.Stderr, from, shortly, "does not answer"))
+	from = c.Stderr.Len()
+	s.l.Signal(unix.SIGCONT)
+	saw(t, "%s", awaitFrom(t, c.Stderr, from, shortly, "answers again"))
+	awaitFrom(t, c.Stdout, c.Stdout.Len(), shortly, bare.PairAlive)
+
+	from = c.Stderr.Len()
+	s.l.Signal(unix.SIGSTOP)
+	awaitFrom(t, c.Stderr, from, shortly, "does not answer")
+	log := s.l.Stderr.Len()
+	asked := time.Now()
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+	took := time.Since(asked)
+	saw(t, "interrupted with a hung lender: gone after %v", took.Round(time.Millisecond))
+	if took > 5*time.Second {
+		t.Errorf("the client was gone after %v", took)
+	}
+	s.l.Signal(unix.SIGCONT)
+	awaitFrom(t, s.l.Stderr, log, shortly, product.SessionOver)
+}

@@ -141,7 +141,25 @@ func (v *VCPU) signal() {
 	// The thread cannot be gone: it leaves with place outside, and should it
 	// leave after the caller has read that, a number that has been given to
 	// another thread of this process means one spurious wake-up there.
-	_ = unix.Tgkill(unix.Getpid(), v.tid, kickSignal)
+	if unix.Tgkill(unix.Getpid(), v.tid, kickSignal) == unix.EAGAIN {
+		go v.signalLater()
+	}
+}
+
+// signalLater sends the kick once the kernel takes it: the user's processes may
+// have used up the signals that may be pending (RLIMIT_SIGPENDING), of which
+// nobody tells when that is over.
+func (v *VCPU) signalLater() {
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		select {
+		case <-v.finished:
+			return
+		case <-time.After(wait):
+		}
+		if unix.Tgkill(unix.Getpid(), v.tid, kickSignal) != unix.EAGAIN {
+			return
+		}
+	}
 }
 
 // onNewThread runs f on a thread of its own, which ends with it. The process's

@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"coalesce/boot"
 	"coalesce/dsm/uffd"
@@ -255,6 +257,10 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	if err := c.node.vm.Resume(ctx); err != nil {
 		return nil, err
 	}
+	clocks := newFollower(c)
+	if len(c.lenders) > 0 {
+		defer clocks.start(ctx)()
+	}
 	var end event
 	select {
 	case end = <-c.node.events:
@@ -292,6 +298,9 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 			continue
 		}
 		res.Nodes = append(res.Nodes, r)
+	}
+	for i := range res.Nodes {
+		clocks.report(&res.Nodes[i])
 	}
 	return res, nil
 }
@@ -335,12 +344,17 @@ func (c *client) close() error {
 	for _, l := range c.lenders {
 		l.stop()
 	}
+	var stopping sync.WaitGroup
 	for _, l := range c.lenders {
-		l.awaitStop()
+		stopping.Go(l.awaitStop)
 	}
-	for _, l := range c.lenders {
-		errs = append(errs, l.close())
+	stopping.Wait()
+	ends := make([]error, len(c.lenders))
+	for i, l := range c.lenders {
+		stopping.Go(func() { ends[i] = l.close() })
 	}
+	stopping.Wait()
+	errs = append(errs, ends...)
 	if c.node != nil {
 		errs = append(errs, c.node.close())
 	}
@@ -352,7 +366,8 @@ func (c *client) close() error {
 
 // openFile opens a file named by the user.
 func openFile(what, name string) (*os.File, int64, error) {
-	f, err := os.Open(name)
+	// Opening a FIFO would wait for its writer.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", what, err)
 	}

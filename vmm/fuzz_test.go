@@ -135,7 +135,6 @@ func FuzzReceiveIPI(f *testing.F) {
 	f.Fuzz(func(t *testing.T, self, kind uint8, in []byte) {
 		eois := 0
 		n := &node{id: link.NodeID(self), ioapic: func(uint8) { eois++ }}
-		n.clock.waits = &n.waits
 		n.router = apic.NewRouter(n.endOfInterrupt)
 		n.router.SetLocal(apic.New(here, false, n.router, vcpu.Clock{}), func() {})
 		err := n.receiveIPI(&link.Header{Kind: kind}, in)

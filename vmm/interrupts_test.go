@@ -36,7 +36,6 @@ func TestReceiveIPI(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := &node{id: tt.node, ioapic: func(uint8) {}}
-			n.clock.waits = &n.waits
 			n.router = apic.NewRouter(n.endOfInterrupt)
 			n.router.SetLocal(apic.New(here, false, n.router, vcpu.Clock{}), func() {})
 			err := n.receiveIPI(&link.Header{Kind: tt.kind}, tt.body)

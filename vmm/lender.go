@@ -30,6 +30,9 @@ type LendConfig struct {
 	// GuestMemory bounds the memory of a guest, all its nodes' together, in bytes:
 	// this host has tables for all of it, and room for what its vCPUs touch.
 	GuestMemory uint64
+	// Drift makes this host's clock look so many parts per million faster than it
+	// is; for tests.
+	Drift int64
 	// Patience is how long a client may leave its session as it is before the
 	// guest runs, and after its end; 0: a minute.
 	Patience time.Duration
@@ -69,7 +72,7 @@ func NewLender(cfg LendConfig) (*Lender, error) {
 	l := &Lender{cfg: cfg, byID: map[link.SessionID]*lending{}}
 	var err error
 	l.listener, err = link.Listen(cfg.Listen, link.Options{
-		Clock: tsc.Read,
+		Clock: drifting(tsc.Read, cfg.Drift),
 		OnError: func(remote string, err error) {
 			cfg.Log.Warn().Str("peer", remote).Err(err).Msg("connection dropped")
 		},

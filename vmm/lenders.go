@@ -115,6 +115,9 @@ type lender struct {
 	heard   chan struct{} // closed by watch or drain when the lender knows of the stop
 	cpuid   *vcpu.CPUIDSet
 	tscSync link.Sample // what the lender's TSC offset was taken from
+	offset  int64       // guest TSC minus the lender's
+	clocks  chan clock  // its answers
+	silent  atomic.Bool // it has not answered for some time
 }
 
 // errLender wraps what goes wrong with a lender in its name.
@@ -132,7 +135,7 @@ func (c *client) greetLenders(ctx context.Context) error {
 		return fmt.Errorf("make a session id: %w", err)
 	}
 	for i, spec := range c.cfg.Lenders {
-		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), heard: make(chan struct{})}
+		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), clocks: make(chan clock, 1), heard: make(chan struct{})}
 		if err := l.greet(ctx, host); err != nil {
 			return err
 		}
@@ -223,6 +226,7 @@ func (c *client) setUpLenders(ctx context.Context) error {
 		for _, other := range c.lenders[:l.node-1] {
 			set.Dial = append(set.Dial, peerAddress{Node: other.node, Address: other.spec.Address})
 		}
+		l.offset = set.TSCOffset
 		if err := sendControl(l.control, ctlSetup, set); err != nil {
 			return l.wrap("set up", err)
 		}
@@ -299,6 +303,16 @@ func (l *lender) watch(n *node) {
 			case l.reports <- r:
 			default: // one nobody asked for
 			}
+		case f.kind == ctlClock:
+			var is clock
+			if err = decodeControl(f.payload, &is); err != nil {
+				err = l.lost(err)
+				break
+			}
+			select {
+			case l.clocks <- is:
+			default: // one nobody asked for
+			}
 		case f.kind == ctlFailed:
 			var why failed
 			if err = decodeControl(f.payload, &why); err != nil {
@@ -349,6 +363,9 @@ const reportTimeout = 10 * time.Second
 
 // report asks the lender what it did and adds what was measured of its link.
 func (l *lender) report(ctx context.Context, host *Host) (NodeReport, error) {
+	if l.silent.Load() {
+		return NodeReport{}, l.wrap("ask for its report", errSilent)
+	}
 	if err := sendControl(l.control, ctlReport, struct{}{}); err != nil {
 		return NodeReport{}, l.wrap("ask for its report", err)
 	}
@@ -390,9 +407,17 @@ func (l *lender) drain() {
 	}
 }
 
-// awaitStop returns when the lender knows of the stop, or is gone.
+// errSilent: it has not answered for some time, and is not asked any more.
+var errSilent = errors.New("it does not answer")
+
+// awaitStop returns when the lender knows of the stop, or is gone, or has had its
+// time.
 func (l *lender) awaitStop() {
-	timeout := time.NewTimer(setupTimeout)
+	limit := setupTimeout
+	if l.silent.Load() {
+		limit = time.Second
+	}
+	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
 	case <-l.heard:

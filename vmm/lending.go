@@ -201,6 +201,8 @@ func (s *lending) message(ctx context.Context, f frame) error {
 		return s.node.vm.Resume(ctx)
 	case f.kind == ctlReport && s.node != nil:
 		return sendControl(s.control, ctlReport, s.node.makeReport(s.lender.cfg.Host.Name))
+	case f.kind == ctlClock && s.running && !s.stopping:
+		return s.followClock(ctx, f.payload)
 	case f.kind == ctlStop && !s.stopping:
 		s.stopping = true
 		return sendControl(s.control, ctlStop, struct{}{})

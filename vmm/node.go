@@ -28,7 +28,8 @@ type node struct {
 	id     link.NodeID
 	layout *Layout
 	clock  stamper
-	waits  atomic.Uint64 // of clock
+	// fixedTSC: the guest counts this host's own TSC, since KVM has no other.
+	fixedTSC bool
 
 	mem     *uffd.Memory
 	vm      *vcpu.VM
@@ -100,9 +101,9 @@ type nodeConfig struct {
 // node's from here on, also after an error.
 func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 	n = &node{id: cfg.id, layout: cfg.layout, mem: cfg.mem, events: make(chan event, 8)}
-	n.clock = stamper{offset: cfg.tscOffset, waits: &n.waits}
-	if cfg.host.FixedTSC != nil {
-		n.clock.offset = 0
+	n.clock.khz, n.fixedTSC = cfg.tscKHz, cfg.host.FixedTSC != nil
+	if !n.fixedTSC {
+		n.clock.offset.Store(cfg.tscOffset)
 	}
 	defer func() {
 		if err != nil {
@@ -115,7 +116,7 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			cfg.log.Debug().AnErr("reason", err).Msg("processors may sleep deeply, which makes page faults slower")
 		}
 		n.engine, err = dsm.New(dsm.Config{
-			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: n.clock,
+			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: &n.clock,
 			OnFail: func(err error) { n.report(event{kind: evFailed, err: err}) },
 		})
 		if err != nil {
@@ -130,7 +131,7 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			return n, fmt.Errorf("give the guest %d MiB of memory at %#x: %w", s.Size>>20, s.GPA, err)
 		}
 	}
-	if cfg.host.FixedTSC == nil {
+	if !n.fixedTSC {
 		if err := n.vm.SetTSCOffset(ctx, uint64(cfg.tscOffset)); err != nil {
 			return n, err
 		}
@@ -198,7 +199,7 @@ func (n *node) connect(peer link.NodeID, c *link.Conn) error {
 		if n.id == 0 {
 			n.serving.Go(func() { n.serveDevices(peer, c) })
 		} else {
-			n.remote = newRemoteBus(c, n.clock, len(n.layout.CPUs))
+			n.remote = newRemoteBus(c, &n.clock, len(n.layout.CPUs))
 			n.serving.Go(n.serveReplies)
 		}
 	default:

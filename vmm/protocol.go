@@ -21,6 +21,7 @@ const (
 	ctlReport            // client → lender: asks; lender → client: NodeReport
 	ctlStop              // client → lender: the session ends; lender → client: it knows
 	ctlFailed            // either way: failed
+	ctlClock             // client → lender: set the guest's clock forward; lender → client: what it is
 )
 
 // ask is the payload of a client's control Hello: what it wants to borrow.
@@ -83,6 +84,7 @@ type NodeReport struct {
 	RTT      time.Duration `json:"rtt_ns"`      // smallest seen from the client; filled in there
 	TSCError uint64        `json:"tsc_error"`   // bound of the offset's error, cycles; filled in there
 	Waits    uint64        `json:"stamp_waits"` // frames held until this node's clock had passed their stamp
+	Clock    ClockSteps    `json:"clock"`       // how the guest's clock was kept; filled in by the client
 }
 
 // CPUReport is what one vCPU did.

@@ -88,7 +88,7 @@ func (a *ioAccess) decode(b []byte, reply bool) (data []byte, err error) {
 // brings the answers back.
 type remoteBus struct {
 	conn    *link.Conn
-	stamp   stamper
+	stamp   *stamper
 	pending []pendingIO // by vCPU id; guest-wide, most are never used
 }
 
@@ -101,7 +101,7 @@ type pendingIO struct {
 	done    chan error
 }
 
-func newRemoteBus(conn *link.Conn, stamp stamper, cpus int) *remoteBus {
+func newRemoteBus(conn *link.Conn, stamp *stamper, cpus int) *remoteBus {
 	r := &remoteBus{conn: conn, stamp: stamp, pending: make([]pendingIO, cpus)}
 	for i := range r.pending {
 		r.pending[i].done = make(chan error, 1)
@@ -185,7 +185,7 @@ func (p *pendingIO) finish(err error) {
 
 // serveIO is the client's side: it performs the accesses of one lender's vCPUs
 // in the order they come.
-func serveIO(conn *link.Conn, stamp stamper, ports, mmio *bus.Bus, allowed func(cpu int) bool) error {
+func serveIO(conn *link.Conn, stamp *stamper, ports, mmio *bus.Bus, allowed func(cpu int) bool) error {
 	buf := make([]byte, ioAccessSize+ioMaxData)
 	read := make([]byte, ioMaxData)
 	var h link.Header

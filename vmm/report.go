@@ -7,7 +7,7 @@ import (
 // makeReport sums up what this node has done.
 func (n *node) makeReport(name string) NodeReport {
 	r := NodeReport{Node: n.id, Name: name, IPIsIn: n.ipisIn.Load(), Forward: n.forward.Load(),
-		Resident: n.mem.Resident(), Waits: n.waits.Load()}
+		Resident: n.mem.Resident(), Waits: n.clock.waits.Load()}
 	if n.router != nil {
 		r.IPIsOut = n.router.Stats().Remote
 	}

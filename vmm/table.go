@@ -76,6 +76,9 @@ func (r *Result) WriteTable(w io.Writer) error {
 	row("IPIs received", count(func(n *NodeReport) uint64 { return n.IPIsIn }))
 	row("I/O forwarded", count(func(n *NodeReport) uint64 { return n.Forward }))
 	row("stamp waits", count(func(n *NodeReport) uint64 { return n.Waits }))
+	row("clock set forward", func(n *NodeReport) string {
+		return fmt.Sprintf("%d x", n.Clock.Steps)
+	})
 	row("MiB resident", count(func(n *NodeReport) uint64 { return n.Resident >> 20 }))
 	return t.Flush()
 }

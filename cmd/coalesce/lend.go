@@ -14,6 +14,7 @@ func newLend(g *global) *cobra.Command {
 	var cpus int
 	var memory, guestMemory, listen string
 	var patience time.Duration
+	var drift int64
 	cmd := &cobra.Command{
 		Use:   "lend [flags]",
 		Short: "Lend this host's CPUs and memory to clients",
@@ -40,7 +41,7 @@ Ctrl-C ends it, and the sessions with it.`,
 				return err
 			}
 			defer host.Close()
-			l, err := vmm.NewLender(vmm.LendConfig{Listen: listen, CPUs: cpus, Memory: size, GuestMemory: guest, Patience: patience, Host: host, Log: g.log})
+			l, err := vmm.NewLender(vmm.LendConfig{Listen: listen, CPUs: cpus, Memory: size, GuestMemory: guest, Patience: patience, Drift: drift, Host: host, Log: g.log})
 			if err != nil {
 				return err
 			}
@@ -55,6 +56,8 @@ Ctrl-C ends it, and the sessions with it.`,
 	f.StringVar(&guestMemory, "guest-memory", "", "largest guest to take part in, its memory on all hosts together (default: as much as this host has)")
 	f.DurationVar(&patience, "patience", 0, "how long a client may prepare a guest without a word (0: a minute)")
 	hide(f, "patience")
+	f.Int64Var(&drift, "drift", 0, "have this host's clock look so many parts per million faster than it is")
+	hide(f, "drift")
 	g.shadowFlag(f)
 	return cmd
 }

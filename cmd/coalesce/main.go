@@ -52,6 +52,7 @@ func run() int {
 	signal.Ignore(unix.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends the program at once
 	root := newRoot()
 	err := root.ExecuteContext(ctx)
 	if err == nil {
