@@ -240,3 +240,25 @@ func TestOneShotTimer(t *testing.T) {
 		t.Errorf("%d interrupts of %d one-shot timers", n, shots)
 	}
 }
+
+// TestNoKickIsLostWithoutRoom: while the user's processes have used up the signals that may be pending, a kick waits.
+func TestNoKickIsLostWithoutRoom(t *testing.T) {
+	r := newRig(t)
+	v := r.add(0)
+	must(t, micro.HaltLoop(r.Machine, codeAt, irqVector, dataAt))
+	r.start(v, micro.Options{RIP: codeAt})
+	r.until("it waits", func() bool { return v.Phase() == vcpu.Waiting })
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_SIGPENDING, &limit))
+	must(t, unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{Cur: 0, Max: limit.Max}))
+	done := make(chan error)
+	go func() { done <- v.Pause(t.Context()) }()
+	r.until("it is kicked", func() bool { return v.Counters().Kicks.Load() > 0 })
+	select {
+	case err := <-done:
+		t.Errorf("a kick came through: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	must(t, unix.Setrlimit(unix.RLIMIT_SIGPENDING, &limit))
+	must(t, <-done)
+}
