@@ -10,7 +10,7 @@ SHELL := /bin/bash
 existing = $(foreach p,$(1),$(if $(wildcard $(p:/...=)),$(p)))
 
 # Tests that run under the race detector: code whose goroutines share memory, without /dev/kvm.
-RACE_PKGS := $(call existing,./link/... ./dsm ./acpi/... ./boot/... ./vmm/... ./lease/... ./scripts/...)
+RACE_PKGS := $(call existing,./link/... ./dsm ./vcpu/apic/... ./acpi/... ./boot/... ./vmm/... ./scripts/...)
 # Tests that need ring 0 at hardware speed: they run where guests run, besides here.
 GUEST_PKGS := $(call existing,./vcpu ./dsm/uffd/...)
 # Tests of micro guests, on the emulated Intel host.
@@ -60,7 +60,7 @@ bench-intel: build ## the same on the emulated Intel host; an hour
 
 .PHONY: lint
 lint: setup ## gofmt, go vet, staticcheck
-	@bad=$$(gofmt -l $$(git ls-files '*.go')); [[ -z $$bad ]] || { echo "gofmt would change: $$bad" >&2; exit 1; }
+	@files=$$(git ls-files '*.go'); bad=$$(gofmt -l $$files); [[ -z $$bad ]] || { echo "gofmt would change: $$bad" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 

@@ -181,11 +181,11 @@ func TestLinuxSpan(t *testing.T) {
 	borrow := p.borrow(fmt.Sprintf("cpus=1,memory=64M,distance=%d", distance))
 
 	from := l.Stderr.Len()
-	c := p.linux(t, "maxcpus=1 coalesce.run=shell", borrow)
+	c := p.linux(t, "maxcpus=1 coalesce.run=check coalesce.check=--seconds,600,--timeout,900,counters", borrow)
 	await(t, c.Stdout, booting, "cpu 1 online")
 	c.Kill()
 	killed := time.Now()
-	awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+	awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 	took := time.Since(killed)
 	saw(t, "client killed while Linux runs: lender free after %v", took.Round(time.Millisecond))
 	if took > freed {

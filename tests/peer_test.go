@@ -515,7 +515,7 @@ func TestSilentClient(t *testing.T) {
 		if name != "after the stop" && !strings.Contains(why, "not gone on for 300ms") {
 			t.Errorf("%s: %s", name, why)
 		}
-		awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+		awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 	}
 
 	// A fellow lender that accepts and says nothing: the lender would wait for it for 5 s.
@@ -539,7 +539,7 @@ func TestSilentClient(t *testing.T) {
 	}
 	gone := time.Now()
 	c.Close()
-	awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+	awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 	took := time.Since(gone)
 	saw(t, "client gone while its lender dials: all given back after %v", took.Round(time.Millisecond))
 	if took > 3*time.Second {
@@ -696,7 +696,7 @@ func TestHostileNetwork(t *testing.T) {
 			if !strings.HasPrefix(why, `{"error":`) || strings.Contains(why, "EOF") {
 				t.Errorf("%s: the lender does not say what is wrong", tt.name)
 			}
-			awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+			awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 			alive(t, guest, tt.name)
 		}
 	})
@@ -723,7 +723,7 @@ func TestHostileNetwork(t *testing.T) {
 		}
 		control.CloseWrite()
 		v.ended(control)
-		awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+		awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 		alive(t, guest, "a huge guest")
 	})
 
@@ -757,7 +757,7 @@ func TestHostileNetwork(t *testing.T) {
 				for _, c := range links {
 					c.Close()
 				}
-				awaitFrom(t, l.Stderr, from, shortly, product.SessionOver)
+				awaitFrom(t, l.Stderr, from, shortly, product.SessionEnded)
 			}
 			alive(t, guest, class.String()+" frames")
 		}

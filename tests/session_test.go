@@ -78,7 +78,7 @@ func TestTwoLenders(t *testing.T) {
 		t.Errorf("reported: %+v", r)
 	}
 	for _, l := range []*lab.Process{first.Process, second} {
-		await(t, l.Stderr, shortly, "session over, "+product.SessionOver)
+		await(t, l.Stderr, shortly, product.SessionOver)
 	}
 
 	from := first.Stderr.Len()
@@ -88,7 +88,7 @@ func TestTwoLenders(t *testing.T) {
 	exit(t, c, shortly, 1)
 	line := complaint(t, c, "lender "+p.ip+":"+port+" is lost")
 	saw(t, "client: %q", line)
-	saw(t, "the other lender: %q", awaitFrom(t, first.Stderr, from, shortly, product.SessionOver))
+	saw(t, "the other lender: %q", awaitFrom(t, first.Stderr, from, shortly, product.SessionEnded))
 	if strings.Contains(line, "sent what") {
 		t.Errorf("a lender that was killed is blamed: %q", line)
 	}
@@ -198,7 +198,7 @@ func TestAwake(t *testing.T) {
 	}
 	c.Signal(unix.SIGINT)
 	exit(t, c, shortly, 1)
-	awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+	awaitFrom(t, s.l.Stderr, from, shortly, product.SessionEnded)
 	s.returned(t, time.Now(), freed)
 	if n := held(s.l.Process); n != 0 {
 		t.Errorf("after the session the lender has %s open %d times", latency.Device, n)
@@ -222,7 +222,7 @@ func TestClientKilled(t *testing.T) {
 		c.Kill()
 		killed := time.Now()
 		exit(t, c, shortly, 128+9)
-		line := awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+		line := awaitFrom(t, s.l.Stderr, from, shortly, product.SessionEnded)
 		took := s.returned(t, killed, freed)
 		saw(t, "%d. with %d threads and %d descriptors in the session; all given back %v after the kill: %q",
 			i+1, busy.Threads, len(busy.Files), took.Round(time.Millisecond), line)
@@ -289,7 +289,7 @@ func TestCableCut(t *testing.T) {
 		exit(t, c, shortly, 1)
 		took := time.Since(cut)
 		line := complaint(t, c, "lender", s.ip)
-		awaitFrom(t, s.l.Stderr, from, shortly, product.SessionOver)
+		awaitFrom(t, s.l.Stderr, from, shortly, product.SessionEnded)
 		lender := s.returned(t, cut, shortly)
 		saw(t, "%d. client ended %v after the cut, lender free after %v: %q", i+1,
 			took.Round(time.Millisecond), lender.Round(time.Millisecond), line)
@@ -391,5 +391,5 @@ func TestHungLender(t *testing.T) {
 		t.Errorf("the client was gone after %v", took)
 	}
 	s.l.Signal(unix.SIGCONT)
-	awaitFrom(t, s.l.Stderr, log, shortly, product.SessionOver)
+	awaitFrom(t, s.l.Stderr, log, shortly, product.SessionEnded)
 }

@@ -44,6 +44,8 @@ type node struct {
 	ipisIn  atomic.Uint64
 	forward atomic.Uint64 // device accesses sent to the client
 
+	processors int // wanted for it
+
 	awake *os.File // holds the host's processors out of deep sleep; may be nil
 
 	// events takes what ends the guest; see event.
@@ -146,11 +148,27 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			return n, err
 		}
 	}
-	// Blocked vCPUs, resolvers and the Go runtime's own work at the same time.
-	if want := len(n.vcpus) + 2*len(cfg.layout.Shares) + 4; runtime.GOMAXPROCS(0) < want {
-		runtime.GOMAXPROCS(want)
-	}
+	n.processors = len(n.vcpus) + 2*len(cfg.layout.Shares)
+	wantProcessors(n.processors)
 	return n, nil
+}
+
+// wanted is how many of the Go runtime's processors this process's nodes want: for
+// blocked vCPUs and resolvers at the same time.
+var wanted struct {
+	sync.Mutex
+	n int
+}
+
+// wantProcessors adds to what is wanted; what was given is not taken away.
+func wantProcessors(n int) {
+	const others = 4 // the runtime's own work and all else
+	wanted.Lock()
+	defer wanted.Unlock()
+	wanted.n += n
+	if runtime.GOMAXPROCS(0) < wanted.n+others {
+		runtime.GOMAXPROCS(wanted.n + others)
+	}
 }
 
 // addCPU makes one of this node's vCPUs.
@@ -219,6 +237,8 @@ const pauseTimeout = 200 * time.Millisecond
 // then does the memory go. Nothing touches it afterwards.
 func (n *node) close() error {
 	var errs []error
+	wantProcessors(-n.processors)
+	n.processors = 0
 	if n.vm != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), pauseTimeout)
 		_ = n.vm.Pause(ctx) // who does not pause is joined below

@@ -117,8 +117,11 @@ func (f Files) Lend(ctx context.Context, h *lab.Host, ip string, flags ...string
 	return l, nil
 }
 
-// SessionOver is what a lender's log says when a client's session, however it ended, has given everything back.
-const SessionOver = "ready for the next client"
+// What a lender's log says when a client's session has given everything back: however it ended, and that it ended in order.
+const (
+	SessionEnded = "ready for the next client"
+	SessionOver  = "session over, " + SessionEnded
+)
 
 // Run starts `coalesce run` with these flags on h.
 func (f Files) Run(h *lab.Host, c lab.Command, flags ...string) (*lab.Process, error) {
