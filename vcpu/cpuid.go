@@ -89,8 +89,13 @@ func (e *VendorError) Error() string {
 	return fmt.Sprintf("CPU vendors differ: %q and %q", e.First, e.Other)
 }
 
+// Model is the processor's family, model and stepping (CPUID 1 EAX).
+func (s *CPUIDSet) Model() uint32 { return s.get(1, 0)[eax] }
+
 // Intersect returns what all hosts can offer. Model, stepping, brand and cache
-// sizes, which promise no instruction, are the first host's: the client's.
+// sizes, which promise no instruction, are the first host's: the client's. Where
+// the models differ, IA32_ARCH_CAPABILITIES is not offered: what it says the first
+// is safe from need not be true of the others.
 func Intersect(first *CPUIDSet, others ...*CPUIDSet) (*CPUIDSet, error) {
 	b := first.builder()
 	for _, o := range others {
@@ -117,6 +122,11 @@ func Intersect(first *CPUIDSet, others ...*CPUIDSet) (*CPUIDSet, error) {
 				x[i] = r.reg[i].combine(0, l.reg[i])
 			}
 			b[k] = x
+		}
+	}
+	for _, o := range others {
+		if o.Model() != first.Model() {
+			b.edit(7, 0, edx, 1<<29, 0)
 		}
 	}
 	b.dropUnequalXSAVE(first, others)

@@ -253,6 +253,24 @@ func TestIntersectAndMissing(t *testing.T) {
 	}
 }
 
+// What the client's processor is safe from, another model need not be.
+func TestIntersectModels(t *testing.T) {
+	const archCapabilities = 1 << 29
+	full := readHost(t, "kvm_intel-haswell")
+	if full.get(7, 0)[edx]&archCapabilities == 0 {
+		full = change(full, 7, 0, edx, archCapabilities)
+	}
+	for other, want := range map[*CPUIDSet]bool{full: true, change(full, 1, 0, eax, 0x10): false} {
+		both, err := Intersect(full, other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := both.get(7, 0)[edx]&archCapabilities != 0; got != want || both.Model() != full.Model() {
+			t.Errorf("models %#x and %#x: ARCH_CAPABILITIES %v, want %v", full.Model(), other.Model(), got, want)
+		}
+	}
+}
+
 // An XSAVE component that lies elsewhere takes its features with it.
 func TestIntersectXSAVELayout(t *testing.T) {
 	full := readHost(t, "kvm_amd-epyc")

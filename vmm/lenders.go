@@ -157,10 +157,16 @@ func (c *client) greetLenders(ctx context.Context) error {
 		if err != nil {
 			return l.wrap("measure the link", err)
 		}
+		if l.cpuid.Model() != host.CPUID.Model() {
+			c.cfg.Log.Warn().Str("lender", spec.Address).Msg("the lender's processor is another model: the guest's kernel chooses its mitigations by this host's")
+		}
+		if theirs := l.control.Peer().Build; theirs != host.Build {
+			c.cfg.Log.Warn().Str("lender", spec.Address).Str("its", theirs).Str("this", host.Build).Msg("the lender is another build")
+		}
 		rtt := l.control.RTT()
 		_, bound, _ := l.control.Offset()
 		c.cfg.Log.Info().Str("lender", spec.Address).Int("cpus", spec.CPUs).Uint64("memory_mib", spec.Memory>>20).
-			Dur("rtt", l.cycles(host, rtt.Min)).Uint64("tsc_error_cycles", bound).Msg("lender greeted")
+			Str("rtt", l.cycles(host, rtt.Min).String()).Uint64("tsc_error_cycles", bound).Msg("lender greeted")
 	}
 	return nil
 }
