@@ -127,6 +127,7 @@ func (d *Driver) Audit() error {
 			errs = append(errs, fmt.Errorf("page %#x: the twin in slot %d is kept for it, and it has the one in slot %d", page, slot, en.twin))
 		}
 	}
+	underWay := int32(0)
 	e.eachEntry(func(page uint32, r *region, en *entry) {
 		report := func(format string, a ...any) {
 			errs = append(errs, fmt.Errorf("page %#x, %+v: "+format, append([]any{page, en.page}, a...)...))
@@ -144,10 +145,36 @@ func (d *Driver) Audit() error {
 		if en.lineage.Holders.Has(e.cfg.Self) {
 			report("the node counts itself among the holders of version %d", en.lineage.Version)
 		}
+		switch en.ahead.state {
+		case aheadAsked, aheadWaited:
+			underWay++
+			if en.page.Want != WantRead {
+				report("taken to be on its way ahead of a vCPU")
+			}
+		case aheadCame:
+			if en.heldUntil > now {
+				report("held, and nobody waited for it when it came")
+			}
+			if en.page.Access == Invalid || en.page.Access == Modified {
+				report("came ahead of a vCPU to be read")
+			}
+		}
 		if en.page.Access == Modified && !en.lineage.Dirty {
 			report("may be written, and is taken for version %d", en.lineage.Version)
 		}
 	})
+	if n := e.prefetch.inFlight.Load(); n != underWay || n > maxAhead {
+		errs = append(errs, fmt.Errorf("%d pages are on their way ahead of vCPUs, counted are %d", underWay, n))
+	}
+	if list := e.streaks.threads.Load(); list != nil {
+		for _, t := range *list {
+			for _, s := range t.streams.list[:t.streams.n] {
+				if asked := s.steps(s.edge) - 1; s.asks() && (asked > s.depth || s.depth > maxAhead) {
+					errs = append(errs, fmt.Errorf("vCPU %d: %d pages of %d are asked for ahead of page %#x, where it was seen", t.index, asked, s.depth, s.last))
+				}
+			}
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -66,6 +66,8 @@ type Engine struct {
 	holds   holdQueue
 	streaks streaks
 
+	prefetch prefetch
+
 	interval atomic.Uint32 // checkpoint interval
 
 	failing mutex         // a leaf; guards the setting of failErr
@@ -119,6 +121,7 @@ func newEngine(cfg Config, h Host) (*Engine, error) {
 	e.hold.fixed = int64(cfg.Hold)
 	e.hold.transfer.Store(int64(max(cfg.Transfer, minTransfer)))
 	e.holds.host = h
+	e.prefetch.limit.Store(firstAhead)
 	for i, home := range cfg.Homes {
 		e.regions[i].first = uint32(i) * RegionPages
 		e.regions[i].home = home

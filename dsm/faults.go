@@ -42,7 +42,7 @@ func (e *Engine) fault(f uffd.Fault) error {
 		e.stats.faultsRead.Add(1)
 	}
 	t := e.threadOf(f.TID)
-	missed, again := false, false
+	missed, again, mark := false, false, false
 	err := e.withEntry(f.Page, func(r *region, en *entry) error {
 		asked := en.page.Want
 		token := false
@@ -50,6 +50,13 @@ func (e *Engine) fault(f uffd.Fault) error {
 			again = t.waiting.Load() == f.Page
 			en.thread = t
 			token = e.faulted(t, f.Page)
+		}
+		var waited bool
+		if mark, waited = en.ahead.fault(); waited {
+			en.requested = e.host.Now() // what came before is not its wait
+		}
+		if mark || waited {
+			e.stats.prefetchUsed.Add(1)
 		}
 		if !write && en.page.Access == Invalid && en.habit.writes() {
 			write = true
@@ -66,8 +73,8 @@ func (e *Engine) fault(f uffd.Fault) error {
 	switch {
 	case err != nil || t == nil:
 		return err
-	case missed:
-		return e.fetchFollowers(t, f.Page, write)
+	case missed || mark:
+		return e.fetchMore(t, f.Page, write, missed, mark)
 	case again:
 		// A signal was pending when it began to wait inside KVM's instruction
 		// emulator: it will spin until the page comes.

@@ -38,9 +38,11 @@ func (f *follower) learn(page uint32, write bool) {
 
 // fetchFollowers asks for the pages that are expected to be needed with page,
 // which t has just asked for, and learns what follows what: page, if it was
-// needed while the one before was still held. No region's lock may be held:
-// followers may be anywhere. Fault reader only.
-func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool) error {
+// needed while the one before was still held. s is the stream that page belongs
+// to, if that asks for pages ahead; if not and the followers are such a stream, it
+// returns that: what is learnt to follow is as good as what was seen to. No
+// region's lock may be held: followers may be anywhere. Fault reader only.
+func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool, s *stream) (*stream, error) {
 	if t.lastMiss != noPage && t.lastMiss != page {
 		e.withEntry(t.lastMiss, func(_ *region, en *entry) error {
 			if e.host.Now() < en.heldUntil {
@@ -50,6 +52,9 @@ func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool) error {
 		})
 	}
 	t.lastMiss = page
+	if s != nil {
+		return s, nil
+	}
 	for range maxGroup {
 		var next follower
 		err := e.withEntry(t.lastMiss, func(_ *region, en *entry) error {
@@ -57,7 +62,7 @@ func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool) error {
 			return nil
 		})
 		if err != nil || next.score < followScore || next.page == page {
-			return err
+			return s, err
 		}
 		err = e.withEntry(next.page, func(r *region, en *entry) error {
 			if en.page.Access.allows(next.write) || en.page.Want != WantNothing {
@@ -69,11 +74,14 @@ func (e *Engine) fetchFollowers(t *Thread, page uint32, write bool) error {
 			return err
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		t.lastMiss = next.page
+		if !write && !next.write {
+			s = t.streams.miss(next.page)
+		}
 	}
-	return nil
+	return s, nil
 }
 
 // withEntry runs f with a page's region locked.

@@ -39,6 +39,7 @@ type entry struct {
 	moves     uint32  // times it was installed or made writable here
 	follower  follower
 	habit     habit
+	ahead     ahead
 	lineage   Lineage
 	twin      int32 // slot of its twin, if that is this page's still
 	returned  bool  // it was made writable here before
@@ -145,6 +146,9 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		e.installed(en, s.delayed)
 		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
+		if en.ahead.mark {
+			return nil // nobody waits for it, and the first who needs it is to fault
+		}
 		err := e.mapPage(page, a.Writable)
 		e.arrived(page)
 		return err
@@ -168,6 +172,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 	case OpZap:
 		e.stats.invalidations.Add(1)
 		en.habit.left()
+		en.ahead.left(e.host.Now(), e.hold.transfer.Load())
 		return e.wrap("unmap", page, e.host.Zap(page, 1))
 	case OpDefer:
 		e.stats.deferred.Add(1)
@@ -199,12 +204,17 @@ func (e *Engine) writable(en *entry, page uint32) {
 func (e *Engine) installed(en *entry, delayed bool) {
 	t := e.host.Now()
 	took := t - en.requested
+	en.moves++
+	ahead, waited := e.prefetch.arrived(&en.ahead, t, took, e.hold.transfer.Load())
+	if !waited {
+		en.heldUntil = 0
+		return
+	}
 	e.stats.latency.record(took)
-	if !delayed {
+	if !delayed && !ahead && e.prefetch.inFlight.Load() == 0 {
 		e.hold.observe(took)
 	}
 	en.heldUntil = t + e.hold.limit()
-	en.moves++
 	if en.thread != nil {
 		en.thread.installs.Add(1)
 	}

@@ -28,6 +28,8 @@ type counters struct {
 	messagesOut   atomic.Uint64
 	faultsAgain   atomic.Uint64 // of both, repeated by a thread that spins
 	fetched       atomic.Uint64 // pages asked for along with one that was faulted on
+	prefetched    atomic.Uint64 // pages asked for ahead of a vCPU that reads through memory
+	prefetchUsed  atomic.Uint64 // of those, marks that were used and pages that were waited for
 	regionsArmed  atomic.Uint64 // regions homed here that another node asked for
 	pins          atomic.Uint64 // pages pinned by devices
 	tokenRequests atomic.Uint64 // times a vCPU here asked for the progress token
@@ -60,6 +62,7 @@ type Stats struct {
 	PagesChanged, PagesKnown              uint64 // of PagesOut
 	Upgrades, Downgrades, Invalidations   uint64
 	Deferred, Fetched                     uint64
+	Prefetched, PrefetchUsed              uint64
 	MessagesIn, MessagesOut               uint64
 	BytesIn, BytesOut                     uint64 // on the page links, headers included
 	RegionsArmed, Pins                    uint64
@@ -76,6 +79,7 @@ func (e *Engine) Stats() Stats {
 		PagesIn: c.pagesIn.Load(), PagesOut: c.pagesOut.Load(), PagesChanged: c.pagesChanged.Load(), PagesKnown: c.pagesKnown.Load(),
 		Upgrades: c.upgrades.Load(), Downgrades: c.downgrades.Load(), Invalidations: c.invalidations.Load(),
 		Deferred: c.deferred.Load(), Fetched: c.fetched.Load(),
+		Prefetched: c.prefetched.Load(), PrefetchUsed: c.prefetchUsed.Load(),
 		MessagesIn: c.messagesIn.Load(), MessagesOut: c.messagesOut.Load(),
 		RegionsArmed: c.regionsArmed.Load(), Pins: c.pins.Load(),
 		TokenRequests: c.tokenRequests.Load(), TokenGrants: c.tokenGrants.Load(),

@@ -33,6 +33,7 @@ type Thread struct {
 
 	// The fault reader alone uses these.
 	lastMiss uint32 // page it was last expected to need; noPage before the first
+	streams  streams
 
 	mu     mutex // below a region's
 	streak Streak

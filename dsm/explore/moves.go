@@ -324,6 +324,9 @@ func (w *world) disturb(m move) {
 		if w.words != nil {
 			w.say("node %d fetches %s ahead", n, pageAs(m.b, m.c == 1))
 		}
+		if m.c == 0 && w.tape.choose(2) == 1 {
+			s.copies[n][m.b].mark = true
+		}
 		w.event(n, m.b, dsm.Event{Kind: dsm.EvFetch, Write: m.c == 1}, false)
 	case Promote:
 		if w.words != nil {

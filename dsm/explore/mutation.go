@@ -33,4 +33,5 @@ const (
 	dutyHalt               // take the token from a vCPU that halts
 	dutyProven             // promote no request of a vCPU that has proved its progress
 	dutyTwin               // take a twin of what becomes writable
+	dutyMark               // map a page that was asked for ahead once somebody waits for it
 )

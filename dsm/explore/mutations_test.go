@@ -14,6 +14,7 @@ var (
 	two       = Profile{Name: "two", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, readWrite...), Hold: HoldFree}
 	three     = Profile{Name: "three", Nodes: 3, Homes: []dsm.NodeID{0}, Threads: free(3, readWrite...), Hold: HoldFree}
 	reclaims  = Profile{Name: "reclaims", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, readWrite...), Budget: one(Reclaim)}
+	fetching  = Profile{Name: "fetching", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, readWrite...), Hold: HoldFree, Budget: one(Fetch)}
 	crowd     = Profile{Name: "crowd", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: append(free(2, readWrite...), free(2, readWrite...)...)}
 	pinning   = Profile{Name: "device", Nodes: 2, Homes: []dsm.NodeID{0}, Threads: free(2, readWrite...), Devices: []dsm.NodeID{0}}
 	rivals    = Profile{Name: "rivals", Nodes: 2, Homes: []dsm.NodeID{0, 1}, Threads: []Thread{once(0, both), once(1, both)},
@@ -229,6 +230,10 @@ var mutations = []struct {
 
 	// Waking.
 	{"installing wakes nobody", two, mutation{skips: dutyWake}, "not all is at rest"},
+	{"a page that is waited for comes unmapped, as it was asked for ahead", fetching, mutation{skips: dutyMark}, "not all is at rest"},
+	{"a userfault of a page that came unmapped is dropped", fetching, mutation{after: onActions(func(acts []dsm.Action) []dsm.Action {
+		return without(acts, func(a dsm.Action) bool { return a.Op == dsm.OpResolve })
+	})}, "not all is at rest"},
 	{"a userfault of a page that is there is dropped", reclaims, mutation{after: onActions(func(acts []dsm.Action) []dsm.Action {
 		return without(acts, func(a dsm.Action) bool { return a.Op == dsm.OpResolve })
 	})}, "not all is at rest"},

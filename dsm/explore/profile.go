@@ -57,7 +57,7 @@ const (
 	Duplicate                    // a userfault like one that was sent
 	Interrupt                    // a signal ends a thread's wait
 	Reclaim                      // the kernel unmaps a page
-	Fetch                        // the engine asks for a page ahead of its fault
+	Fetch                        // the engine asks for a page ahead of its fault, perhaps to be mapped at the first only
 	Promote                      // a fault or a promotion has the token's flag without the token
 
 	disturbances

@@ -19,6 +19,9 @@ type copyState struct {
 	pte   pte
 	fresh bool // the alias holds the last write
 	timer bool // the page is in the hold queue
+	// mark: the page is on its way, asked for ahead, and not to be mapped when it
+	// comes.
+	mark  bool
 	holds content
 }
 
@@ -205,7 +208,7 @@ func (s *state) append(p *Profile, b []byte) []byte {
 		for i := range p.Homes {
 			c := &s.copies[n][i]
 			b = append(b, byte(c.page.Access)|byte(c.page.Want)<<2|byte(c.pte)<<4|bit(c.fresh)<<6|bit(c.timer)<<7,
-				byte(c.page.Deferred)|byte(c.page.DeferredTo)<<4)
+				byte(c.page.Deferred)|byte(c.page.DeferredTo)<<4|bit(c.mark)<<7)
 			if len(p.Devices) > 0 {
 				b = append(b, byte(c.page.Pins)|byte(c.page.WritePins)<<4)
 			}
@@ -312,7 +315,8 @@ func (s *state) restore(p *Profile, b []byte) {
 			c := &s.copies[n][i]
 			c.page.Access, c.page.Want, c.pte = dsm.Access(b[0]&3), dsm.Want(b[0]>>2&3), pte(b[0]>>4&3)
 			c.fresh, c.timer = b[0]>>6&1 != 0, b[0]>>7 != 0
-			c.page.Deferred, c.page.DeferredTo = dsm.Kind(b[1]&15), dsm.NodeID(b[1]>>4)
+			c.page.Deferred, c.page.DeferredTo = dsm.Kind(b[1]&15), dsm.NodeID(b[1]>>4&7)
+			c.mark = b[1]>>7 != 0
 			b = b[2:]
 			if len(p.Devices) > 0 {
 				c.page.Pins, c.page.WritePins = uint16(b[0]&15), uint16(b[0]>>4)

@@ -192,6 +192,10 @@ func (w *world) perform(n dsm.NodeID, a act) {
 		if w.words != nil {
 			w.say("node %d installs %s", n, pageAs(page, a.writable))
 		}
+		if c.mark {
+			c.mark = false
+			return
+		}
 		w.mapPage(n, page, a.writable)
 	case dsm.OpUpgrade:
 		if w.words != nil {
@@ -373,6 +377,9 @@ func (w *world) release(n dsm.NodeID, page uint8, fired bool) {
 // is below 0.
 func (w *world) fault(n dsm.NodeID, k int, page uint8, write bool) {
 	c := &w.s.copies[n][page]
+	if w.does(dutyMark) {
+		c.mark = false
+	}
 	token := false
 	if !allows(c.page.Access, write) && k >= 0 && w.p.Token {
 		token = w.faulted(k, page)

@@ -21,7 +21,8 @@ type still struct {
 	alarm  int64
 }
 
-func (h *still) Pages() int { return dsm.RegionPages }
+func (h *still) Pages() int             { return dsm.RegionPages }
+func (h *still) GPA(page uint32) uint64 { return uint64(page) * dsm.PageSize }
 func (h *still) Alias(page uint32, n int) []byte {
 	return h.memory[page*dsm.PageSize:][:n*dsm.PageSize]
 }
@@ -36,20 +37,28 @@ func (h *still) Now() int64                                    { return h.now }
 func (h *still) CPUTime(uint32) uint64                         { return 0 }
 func (h *still) SetAlarm(in int64)                             { h.alarm = h.now + in }
 
-// slot is a link that holds the one frame on its way.
-type slot struct {
-	h     link.Header
-	room  [64 << 10]byte
-	frame []byte
+// slots is a link that holds the frames on their way: few.
+type slots struct {
+	frames [16]struct {
+		h    link.Header
+		room [32 << 10]byte
+		n    int
+	}
+	sent, received int
 }
 
-func (s *slot) Send(h link.Header, payload ...[]byte) error {
-	s.h, s.frame = h, s.room[:copy(s.room[:], payload[0])]
+func (s *slots) Send(h link.Header, payload ...[]byte) error {
+	if s.sent-s.received == len(s.frames) {
+		panic("more frames on their way than there is room for")
+	}
+	f := &s.frames[s.sent%len(s.frames)]
+	f.h, f.n = h, copy(f.room[:], payload[0])
+	s.sent++
 	return nil
 }
-func (s *slot) Abort(error)       {}
-func (s *slot) Stats() link.Stats { return link.Stats{} }
-func (s *slot) Close() error      { return nil }
+func (s *slots) Abort(error)       {}
+func (s *slots) Stats() link.Stats { return link.Stats{} }
+func (s *slots) Close() error      { return nil }
 
 // unstamped keeps content from waiting for a stamp.
 type unstamped struct{}
@@ -62,7 +71,7 @@ type side struct {
 	*dsm.Driver
 	host still
 	vcpu *dsm.Thread
-	to   slot // frames to the other
+	to   slots // frames to the other
 }
 
 func newSides(t testing.TB) (s [2]*side) {
@@ -91,11 +100,10 @@ func fault(s [2]*side, i int, page uint32, write bool) {
 	for busy := true; busy; {
 		busy = false
 		for i := range s {
-			if out := &s[i].to; len(out.frame) > 0 {
+			for out := &s[i].to; out.received < out.sent; out.received++ {
 				busy = true
-				frame := out.frame
-				out.frame = nil
-				s[1-i].Receive(dsm.NodeID(i), &out.h, frame)
+				f := &out.frames[out.received%len(out.frames)]
+				s[1-i].Receive(dsm.NodeID(i), &f.h, f.room[:f.n])
 				s[1-i].Flush()
 			}
 			if s[i].host.alarm != 0 {
@@ -173,5 +181,39 @@ func readsAndWrites(s [2]*side, page uint32) {
 	for i := range s {
 		fault(s, 1-i, page, false)
 		fault(s, 1-i, page, true)
+	}
+}
+
+// TestScanDoesNotAllocate has a node write pages and the other read them in their
+// order, which asks for most of them ahead: neither allocates.
+func TestScanDoesNotAllocate(t *testing.T) {
+	s := newSides(t)
+	const pages = 200
+	scan := func() {
+		for i, write := range []bool{true, false} {
+			for i := range s {
+				s[i].host.now += int64(time.Second) // no hold
+			}
+			for page := range uint32(pages) {
+				fault(s, i, page, write)
+			}
+		}
+	}
+	for range 3 {
+		scan()
+	}
+	before := s[1].Engine.Stats()
+	const runs = 20
+	if n := testing.AllocsPerRun(runs, scan); n != 0 {
+		t.Errorf("%v allocations for %d pages", n, pages)
+	}
+	after := s[1].Engine.Stats()
+	if ahead := after.Prefetched - before.Prefetched; ahead < runs*pages*8/10 {
+		t.Errorf("%d pages of %d were asked for ahead", ahead, (runs+1)*pages)
+	}
+	for i := range s {
+		if err := s[i].Rest(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -130,6 +130,7 @@ type program struct {
 	computes, exits, halts float64
 
 	scan    uint32 // where it scans
+	stride  uint32 // and how far it goes each time
 	migrant uint32 // the page it has just read
 	moving  bool
 	single  bool // one page at a time: a stranger has nothing but luck
@@ -143,6 +144,7 @@ var kinds = [numKinds]func(*program, *instruction){
 
 func newProgram(w *World, n *node, d dice) program {
 	p := program{w: w, dice: d, scan: uint32(d.IntN(w.sc.Pages()))}
+	p.stride = scanStrides(uint32(w.sc.Pages()))[p.scan%8]
 	for p.sum == 0 {
 		for i := range p.mix {
 			p.mix[i] = 0
@@ -229,10 +231,16 @@ func (p *program) wide(in *instruction) {
 	}
 }
 
-// scanner reads or fills pages one after the other.
+// scanStrides are how far apart the pages of scans are, in a memory of so many.
+func scanStrides(pages uint32) [8]uint32 {
+	return [8]uint32{1, 1, 1, 1, pages - 1, 3, pages - 2, 70}
+}
+
+// scanner reads or fills pages one after the other, a stride apart, all round the
+// memory.
 func (p *program) scanner(in *instruction) {
 	in.add(p.scan, p.maybeWritten(0.1), 0)
-	p.scan = (p.scan + 1) % uint32(p.w.sc.Pages())
+	p.scan = (p.scan + p.stride) % uint32(p.w.sc.Pages())
 	if p.dice.chance(0.02) {
 		p.scan = uint32(p.dice.IntN(p.w.sc.Pages()))
 	}

@@ -172,6 +172,8 @@ func (s *totals) add(sc *Scenario, r *Result) {
 	s.stats.PagesChanged += r.Stats.PagesChanged
 	s.stats.PagesKnown += r.Stats.PagesKnown
 	s.stats.Upgrades += r.Stats.Upgrades
+	s.stats.Prefetched += r.Stats.Prefetched
+	s.stats.PrefetchUsed += r.Stats.PrefetchUsed
 	s.stats.Deferred += r.Stats.Deferred
 	s.stats.Pins += r.Stats.Pins
 	s.stats.TokenGrants += r.Stats.TokenGrants
@@ -180,11 +182,11 @@ func (s *totals) add(sc *Scenario, r *Result) {
 func (s *totals) String() string {
 	return fmt.Sprintf(`%d seeds, %d of them with a node that dies; up to %d nodes, %d vCPUs, %d pages
 %v of virtual time, %d events, %d instructions, %d userfaults, %d frames
-%d pages moved (%d as changes, %d without content), %d upgrades, %d commands deferred, %d pins, the token granted %d times
+%d pages moved (%d as changes, %d without content, %d asked for ahead of scans, of which %d are known to be used), %d upgrades, %d commands deferred, %d pins, the token granted %d times
 longest: an instruction %v, one of several pages %v, a pin %v; at most %.1f %% of the bound`,
 		s.runs, s.crashes, s.nodes, s.vcpus, s.mostPages,
 		s.time.Round(time.Millisecond), s.events, s.instructions, s.faults, s.frames,
-		s.stats.PagesIn, s.stats.PagesChanged, s.stats.PagesKnown, s.stats.Upgrades, s.stats.Deferred, s.stats.Pins, s.stats.TokenGrants,
+		s.stats.PagesIn, s.stats.PagesChanged, s.stats.PagesKnown, s.stats.Prefetched, s.stats.PrefetchUsed, s.stats.Upgrades, s.stats.Deferred, s.stats.Pins, s.stats.TokenGrants,
 		s.wait.Round(time.Millisecond), s.wide.Round(time.Millisecond), s.pin.Round(time.Millisecond), 100*s.share)
 }
 

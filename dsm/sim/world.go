@@ -419,6 +419,8 @@ func (w *World) sum() {
 		t.Upgrades += s.Upgrades
 		t.Deferred += s.Deferred
 		t.Fetched += s.Fetched
+		t.Prefetched += s.Prefetched
+		t.PrefetchUsed += s.PrefetchUsed
 		t.Pins += s.Pins
 		t.MessagesIn += s.MessagesIn
 		t.MessagesOut += s.MessagesOut

@@ -53,6 +53,17 @@ func Store(addr uintptr, v uint64) error {
 	return nil
 }
 
+// Write writes b at addr, which may not cross a page.
+func Write(addr uintptr, b []byte) error {
+	local := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
+	remote := unix.RemoteIovec{Base: addr, Len: len(b)}
+	n, err := unix.ProcessVMWritev(unix.Getpid(), []unix.Iovec{local}, []unix.RemoteIovec{remote}, 0)
+	if err != nil || n != len(b) {
+		return fmt.Errorf("write %d bytes at %#x: %d written: %w", len(b), addr, n, err)
+	}
+	return nil
+}
+
 // Numbers of linux/futex.h.
 const (
 	futexWakeOp      = 5
