@@ -6,6 +6,7 @@
 //	litmus.go    litmus tests of the memory model
 //	fetch.go     instructions that another host rewrites
 //	storm.go     random accesses to many pages
+//	scan.go      reading through memory that another host writes
 //	movs.go      one instruction that needs many pages, while all fight over them
 //
 // The programs' parts run one after the other in one kernel. They do their work in ring 3, so that a KVM which emulates
@@ -46,6 +47,9 @@ var kinds = map[uint64]string{
 	stormTotal:    "a shared counter's end is not the sum of what was added",
 	stormLast:     "a word's end is not what its vCPU wrote last",
 	stormChecksum: "two vCPUs do not see the same memory",
+	scanBack:      "a word that a reader came to again went back",
+	scanOrder:     "two words were seen in another order than they were written in",
+	scanLast:      "a word's end is not what was written last",
 	movsFight:     "a word that this vCPU alone writes is not what it wrote",
 	movsPointer:   "an instruction was not executed once",
 	movsResult:    "an instruction has not copied what there was",

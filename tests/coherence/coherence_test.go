@@ -65,6 +65,33 @@ func checkContention(t *testing.T, n int, l *link) {
 	}
 }
 
+// TestScan: who reads through memory sees what another host writes there meanwhile, also what was asked for ahead.
+func TestScan(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) { checkScan(t, n, &direct) })
+	}
+	t.Run(near.name, func(t *testing.T) { checkScan(t, 3, &near) })
+}
+
+func checkScan(t *testing.T, n int, l *link) {
+	t.Helper()
+	const pages = 400
+	f, r := newTeam(t, n, l.path).run(t, forever, scan("scan", pages, l.time(1500*time.Millisecond), cycles(20*time.Millisecond), false))
+	saw(t, "%s", laps(t, f, "scan", n))
+	asked, used := uint64(0), uint64(0)
+	for _, node := range r.Nodes {
+		asked += node.Memory.Prefetched
+		used += node.Memory.PrefetchUsed
+	}
+	saw(t, "%d pages asked for ahead, of which %d are known to be used; %s", asked, used, summary(r))
+	if asked < pages {
+		t.Errorf("%d pages were asked for ahead", asked)
+	}
+	if bad := f.failures(n); bad != "" {
+		t.Error(bad)
+	}
+}
+
 // litmus are the shapes for so long each, as far as there are vCPUs enough; those of more than two vCPUs have fewer
 // instances at a time and run longer.
 func (l *link) litmus(n int, each, pace time.Duration, shapes []shape) (runs []shape, program part) {
@@ -192,6 +219,7 @@ func TestChecksSee(t *testing.T) {
 		{"a counter that is read, then written", looseCounter("counter", d), []uint64{counterTotal, counterSum}},
 		{"code that is announced before it is written", fetch("fetch", d, true), []uint64{fetchStale}},
 		{"a lock that locks nobody out", storm("storm", 4, d, true), []uint64{stormBlock, stormLock}},
+		{"words that are written in the wrong order", scan("scan", 16, d, 0, true), []uint64{scanOrder}},
 	} {
 		f, _ := p.run(t, forever, tt.part)
 		var got []uint64
