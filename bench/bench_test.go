@@ -46,8 +46,24 @@ func TestDSM(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Lines) != len(lines) || len(told) != 1+2*len(lines) {
+	said := 1 + 2*len(lines)
+	if len(got.Pairs) > 0 {
+		said += 2
+	}
+	if len(got.Lines) != len(lines) || len(told) != said {
 		t.Errorf("%d lines, %d said, of %d", len(got.Lines), len(told), len(lines))
+	}
+	if (len(got.Pairs) == 0) != (len(got.Left) > 0) {
+		t.Errorf("scans: %d pairs, left out: %q", len(got.Pairs), got.Left)
+	}
+	for _, p := range got.Pairs {
+		if p.Value <= 0 || p.Other <= 0 {
+			t.Errorf("%+v", p)
+		}
+		t.Log(p)
+	}
+	for _, l := range got.Left {
+		t.Log(l)
 	}
 	for _, l := range got.Lines {
 		if l.N != benchPages || l.P50 <= 0 || l.FloorP50 <= 0 || l.P99 < l.P50 || l.FloorP99 < l.FloorP50 {

@@ -35,7 +35,7 @@ func newCrowd(ctx context.Context, device string, hold time.Duration, farArgs []
 	}
 	defer func() { err = errors.Join(err, wires.close()) }()
 	for node := range manyNodes {
-		ro := role{Self: node, Nodes: manyNodes, CPU: node % runtime.NumCPU(), Hold: hold, Device: device}
+		ro := role{Self: node, Nodes: manyNodes, Pages: benchPages, CPU: node % runtime.NumCPU(), Hold: hold, Device: device}
 		p, err := startFar(ctx, farArgs, ro, wires.of(node))
 		if err != nil {
 			return c, err

@@ -10,6 +10,9 @@
 //	│ answers its userfaults │       │               │   │               │
 //	└────────────────────────┘       └───────────────┘   └───────────────┘
 //
+// Scans have a rig of their own (scan.go): the near node, and its memory's home
+// behind a link that is shaped (shaped.go), beside raw TCP over that.
+//
 // What is timed is a load or store of the vCPU, by the guest itself, in cycles.
 // It runs in ring 3, which every KVM runs at the processor's speed.
 package bench

@@ -31,6 +31,9 @@ func DSM(ctx context.Context, o Options) error {
 	if err := measureLines(ctx, &o, &t); err != nil {
 		return err
 	}
+	if err := measureScan(ctx, &o, &t); err != nil {
+		return fmt.Errorf("scans: %w", err)
+	}
 	if o.JSON {
 		return t.json(o.Out)
 	}

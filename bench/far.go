@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"time"
@@ -20,15 +22,17 @@ import (
 type role struct {
 	Self, Nodes int
 	Home        int // of the memory
+	Pages       int // of it; whole regions
 	CPU         int // to run on
 	Floor       bool
+	Bulk        bool          // answer bulkServer's questions
 	Hold        time.Duration // fixed minimum hold; 0: as transfers turn out
 	Device      string        // of KVM, for a vCPU of its own; "": none
 }
 
 // order is what the bench tells a far process to do; it answers each.
 type order struct {
-	Do    string // touch, floor-map, usage, count, stop
+	Do    string // touch, fill, floor-map, usage, count, stop
 	Write bool   `json:",omitempty"` // touch
 	Pages []uint32
 }
@@ -56,8 +60,9 @@ func Far(roleJSON string, in io.Reader, out io.Writer) error {
 	if err := json.Unmarshal([]byte(roleJSON), &ro); err != nil {
 		return fmt.Errorf("a far node's role: %w", err)
 	}
-	if ro.Nodes < 2 || ro.Nodes > dsm.MaxNodes || ro.Self < 0 || ro.Self >= ro.Nodes || ro.Home < 0 || ro.Home >= ro.Nodes {
-		return fmt.Errorf("node %d of %d, home %d: there is no such far node", ro.Self, ro.Nodes, ro.Home)
+	if ro.Nodes < 2 || ro.Nodes > dsm.MaxNodes || ro.Self < 0 || ro.Self >= ro.Nodes || ro.Home < 0 || ro.Home >= ro.Nodes ||
+		ro.Pages <= 0 || ro.Pages > maxPages || ro.Pages%dsm.RegionPages != 0 {
+		return fmt.Errorf("node %d of %d, home %d, %d pages: there is no such far node", ro.Self, ro.Nodes, ro.Home, ro.Pages)
 	}
 	if err := pin(ro.CPU); err != nil {
 		return err
@@ -74,13 +79,18 @@ func Far(roleJSON string, in io.Reader, out io.Writer) error {
 		}
 		return wires
 	}
-	s, err := newSide(ro.Self, ro.Home, ro.Hold, inherited())
+	s, err := newSide(ro.Self, ro.Home, ro.Pages, ro.Hold, inherited())
 	if err != nil {
 		return err
 	}
 	f := &far{side: s}
 	if ro.Floor {
 		if err := s.serveFloor(ro.Self, inherited()); err != nil {
+			return err
+		}
+	}
+	if ro.Bulk {
+		if err := s.serveBulk(inherited()[nearNode]); err != nil {
 			return err
 		}
 	}
@@ -154,6 +164,8 @@ func (f *far) obey(o *order) (a answer, err error) {
 	switch o.Do {
 	case "touch":
 		return a, f.touch(o.Pages, o.Write)
+	case "fill":
+		return a, f.fill(o.Pages)
 	case "floor-map":
 		return a, f.floor.mapAll()
 	case "usage":
@@ -178,7 +190,7 @@ func (f *far) touch(pages []uint32, write bool) error {
 	f.thread.Idle(false)
 	defer f.thread.Idle(true)
 	for _, p := range pages {
-		addr := f.mem.HVA(p % benchPages)
+		addr := f.mem.HVA(p % f.pages)
 		var err error
 		if write {
 			err = uffdtest.Increment(addr + 128)
@@ -186,6 +198,23 @@ func (f *far) touch(pages []uint32, write bool) error {
 			_, err = uffdtest.Load(addr)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	f.thread.Proof()
+	return nil
+}
+
+// fill writes the whole of pages of the product, with what was never there.
+func (f *far) fill(pages []uint32) error {
+	f.thread.Idle(false)
+	defer f.thread.Idle(true)
+	content := make([]byte, dsm.PageSize)
+	for _, p := range pages {
+		for i := 0; i < len(content); i += 8 {
+			binary.LittleEndian.PutUint64(content[i:], rand.Uint64())
+		}
+		if err := uffdtest.Write(f.mem.HVA(p%f.pages), content); err != nil {
 			return err
 		}
 	}

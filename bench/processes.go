@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 )
 
@@ -37,6 +38,8 @@ func startFar(ctx context.Context, args []string, ro role, files []*os.File) (*f
 	p := &farProcess{node: ro.Self}
 	p.cmd = exec.CommandContext(ctx, self, append(append([]string(nil), args...), string(text))...)
 	p.cmd.ExtraFiles = files
+	// It starts where this process is pinned, and would take that for all there is.
+	p.cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", runtime.GOMAXPROCS(0)))
 	p.cmd.Stderr = os.Stderr
 	p.cmd.WaitDelay = farGrace
 	if p.in, err = p.cmd.StdinPipe(); err != nil {

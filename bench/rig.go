@@ -45,7 +45,7 @@ func newRig(ctx context.Context, device string, farArgs []string) (r *rig, err e
 	}
 	defer func() { err = errors.Join(err, r.wires.close(homeNode, thirdNode)) }()
 	for node, p := range map[int]**farProcess{homeNode: &r.home, thirdNode: &r.third} {
-		ro := role{Self: node, Nodes: rigNodes, Home: homeNode, CPU: runtime.NumCPU() - 1, Floor: true}
+		ro := role{Self: node, Nodes: rigNodes, Home: homeNode, Pages: benchPages, CPU: runtime.NumCPU() - 1, Floor: true}
 		if *p, err = startFar(ctx, farArgs, ro, append(product.of(node), r.wires.of(node)...)); err != nil {
 			return r, err
 		}
@@ -53,7 +53,7 @@ func newRig(ctx context.Context, device string, farArgs []string) (r *rig, err e
 	if err := pin(0); err != nil {
 		return r, err
 	}
-	if r.side, err = newSide(nearNode, homeNode, 0, product[nearNode]); err != nil {
+	if r.side, err = newSide(nearNode, homeNode, benchPages, 0, product[nearNode]); err != nil {
 		return r, err
 	}
 	r.client.mem = r.floor

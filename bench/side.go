@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +13,7 @@ import (
 	"coalesce/link"
 )
 
-// Guest-physical addresses of the memories, each one region.
+// Guest-physical addresses of the memories; the floor's is one region.
 const (
 	productGPA = 0x1000_0000
 	floorGPA   = 0x2000_0000
@@ -23,24 +24,27 @@ const (
 type side struct {
 	engine *dsm.Engine
 	mem    *uffd.Memory
+	pages  uint32 // of mem
 	floor  *floorMemory
 	links  []*link.Conn
 	failed chan error
 }
 
-// newSide makes a node's memories and starts its engine. wires holds the
-// product's to the other nodes, by their ids; they are taken over.
-func newSide(self, home int, hold time.Duration, wires []*os.File) (*side, error) {
-	s := &side{failed: make(chan error, 4)}
+// newSide makes a node's memories, the product's of so many pages, and starts its
+// engine. wires holds the product's to the other nodes, by their ids; they are
+// taken over.
+func newSide(self, home, pages int, hold time.Duration, wires []*os.File) (*side, error) {
+	s := &side{failed: make(chan error, 4), pages: uint32(pages)}
 	var err error
-	s.mem, err = uffd.NewMemory("product", []uffd.Window{{GPA: productGPA, Size: benchPages * dsm.PageSize}}, uffd.MemoryOptions{})
+	s.mem, err = uffd.NewMemory("product", []uffd.Window{{GPA: productGPA, Size: uint64(pages) * dsm.PageSize}}, uffd.MemoryOptions{})
 	if err != nil {
 		return nil, err
 	}
 	if s.floor, err = newFloorMemory(floorGPA); err != nil {
 		return nil, err
 	}
-	s.engine, err = dsm.New(dsm.Config{Self: dsm.NodeID(self), Memory: s.mem, Homes: []dsm.NodeID{dsm.NodeID(home)}, Hold: hold, Clock: noClock{},
+	homes := slices.Repeat([]dsm.NodeID{dsm.NodeID(home)}, pages/dsm.RegionPages)
+	s.engine, err = dsm.New(dsm.Config{Self: dsm.NodeID(self), Memory: s.mem, Homes: homes, Hold: hold, Clock: noClock{},
 		OnFail: func(err error) { s.failed <- err }})
 	if err != nil {
 		return nil, err

@@ -24,10 +24,16 @@ func wire() (a, b *os.File, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect over loopback: %w", err)
 	}
+	return connectionFiles(ln, dialled)
+}
+
+// connectionFiles accepts what was dialled and returns both ends' files. It
+// closes dialled.
+func connectionFiles(ln net.Listener, dialled net.Conn) (a, b *os.File, err error) {
 	defer dialled.Close()
 	accepted, err := ln.Accept()
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect over loopback: %w", err)
+		return nil, nil, fmt.Errorf("accept a connection: %w", err)
 	}
 	defer accepted.Close()
 	if a, err = dialled.(*net.TCPConn).File(); err != nil {
