@@ -15,6 +15,7 @@ type region struct {
 	armed bool                // registered with userfaultfd
 	pages *[RegionPages]entry // nil until a page leaves its first state
 	pins  []*pinWaiter        // parked until their page can be had
+	moved int64               // when a page last came here or became writable, in monotonic ns; 0 if none did
 }
 
 // scratch is what a step needs, so that it never allocates. A region is too
@@ -36,7 +37,7 @@ type entry struct {
 	// requested is when the outstanding request was sent, in monotonic ns.
 	requested int64
 	thread    *Thread // the vCPU that faulted on it last
-	moves     uint32  // times it was installed or made writable here
+	traffic   traffic
 	follower  follower
 	habit     habit
 	ahead     ahead
@@ -144,6 +145,11 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 			e.writable(en, page)
 		}
 		e.installed(en, s.delayed)
+		if a.Writable {
+			e.moved(r, en, &en.traffic.writes)
+		} else {
+			e.moved(r, en, &en.traffic.reads)
+		}
 		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
 		if en.ahead.mark {
@@ -155,6 +161,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 	case OpUpgrade:
 		e.writable(en, page)
 		e.installed(en, true)
+		e.moved(r, en, &en.traffic.upgrades)
 		en.habit.upgraded()
 		e.stats.upgrades.Add(1)
 		err := e.host.Unprotect(page, 1)
@@ -173,6 +180,7 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		e.stats.invalidations.Add(1)
 		en.habit.left()
 		en.ahead.left(e.host.Now(), e.hold.transfer.Load())
+		en.traffic.left++
 		return e.wrap("unmap", page, e.host.Zap(page, 1))
 	case OpDefer:
 		e.stats.deferred.Add(1)
@@ -204,7 +212,6 @@ func (e *Engine) writable(en *entry, page uint32) {
 func (e *Engine) installed(en *entry, delayed bool) {
 	t := e.host.Now()
 	took := t - en.requested
-	en.moves++
 	ahead, waited := e.prefetch.arrived(&en.ahead, t, took, e.hold.transfer.Load())
 	if !waited {
 		en.heldUntil = 0

@@ -1,10 +1,9 @@
 package dsm
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
+	"math"
 	"sync/atomic"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -53,6 +52,15 @@ func (l *latency) record(ns int64) {
 	_ = l.h.RecordValue(max(1, ns/1000))
 }
 
+// snapshot returns a copy of the distribution. What takes long in it is done
+// without the lock, for which faults wait.
+func (l *latency) snapshot() *hdrhistogram.Histogram {
+	l.mu.Lock()
+	s := l.h.Export()
+	l.mu.Unlock()
+	return hdrhistogram.Import(s)
+}
+
 // Stats is a snapshot of the engine's metrics; the fields are explained at
 // the counters of the same name.
 type Stats struct {
@@ -92,32 +100,9 @@ func (e *Engine) Stats() Stats {
 			s.BytesOut += l.BytesOut
 		}
 	}
-	c.latency.mu.Lock()
-	defer c.latency.mu.Unlock()
-	s.LatencyP50 = c.latency.h.ValueAtQuantile(50)
-	s.LatencyP99 = c.latency.h.ValueAtQuantile(99)
-	s.LatencySample = c.latency.h.TotalCount()
+	h := c.latency.snapshot()
+	s.LatencyP50, s.LatencyP99, s.LatencySample = h.ValueAtQuantile(50), h.ValueAtQuantile(99), h.TotalCount()
 	return s
-}
-
-// HotPage is a page that comes and goes often.
-type HotPage struct {
-	GPA   uint64
-	Moves uint32 // times it was installed or made writable on this node
-}
-
-// Hottest returns the n pages that came to this node most often, hottest first.
-func (e *Engine) Hottest(n int) []HotPage {
-	var hot []HotPage
-	e.eachEntry(func(page uint32, _ *region, en *entry) {
-		if en.moves > 0 {
-			hot = append(hot, HotPage{e.host.GPA(page), en.moves})
-		}
-	})
-	slices.SortFunc(hot, func(a, b HotPage) int {
-		return cmp.Or(cmp.Compare(b.Moves, a.Moves), cmp.Compare(a.GPA, b.GPA))
-	})
-	return hot[:min(n, len(hot))]
 }
 
 // eachEntry visits every page that is not in its first state, its region
@@ -152,8 +137,8 @@ func (e *Engine) Dump(w io.Writer) {
 		fmt.Fprintln(w)
 	})
 	fmt.Fprint(w, "hottest")
-	for _, h := range e.Hottest(24) {
-		fmt.Fprintf(w, " %#x:%d", h.GPA, h.Moves)
+	for _, h := range e.hottest(24, math.MaxInt64) {
+		fmt.Fprintf(w, " %#x:%d", h.GPA, h.Moves())
 	}
 	fmt.Fprintln(w)
 }
