@@ -55,6 +55,7 @@ type Engine struct {
 	kernel  *kernel // is host, but for a Driver's engine: nil
 	regions []region
 	stats   counters
+	made    int64 // in monotonic ns
 
 	scratches sync.Pool // of *scratch
 
@@ -114,7 +115,7 @@ func (c *Config) check(pages int) error {
 // newEngine makes an engine of a configuration that was checked. The host
 // stays the caller's if there is an error.
 func newEngine(cfg Config, h Host) (*Engine, error) {
-	e := &Engine{cfg: cfg, host: h, regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
+	e := &Engine{cfg: cfg, host: h, made: h.Now(), regions: make([]region, len(cfg.Homes)), failed: make(chan struct{})}
 	e.stats.init()
 	e.twins.init()
 	e.scratches.New = func() any { return new(scratch) }

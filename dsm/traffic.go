@@ -68,6 +68,8 @@ func (e *Engine) Hottest(n int) []HotPage { return e.hottest(n, 30*heatHalfLife)
 // hottest is Hottest for regions to which something has come in the last cold ns.
 func (e *Engine) hottest(n int, cold int64) []HotPage {
 	now := e.host.Now()
+	// A heat that has not had the time to build up stands for more.
+	perSecond := math.Ln2 / (heatHalfLife / 1e9) / (1 - math.Exp2(-float64(max(1, now-e.made))/heatHalfLife))
 	var hot []HotPage
 	for i := range e.regions {
 		r := &e.regions[i]
@@ -79,7 +81,7 @@ func (e *Engine) hottest(n int, cold int64) []HotPage {
 					continue // nothing has come
 				}
 				hot = append(hot, HotPage{GPA: e.host.GPA(r.first + uint32(j)), Home: r.home,
-					Rate:  en.traffic.heatAt(now) * math.Ln2 / (heatHalfLife / 1e9),
+					Rate:  en.traffic.heatAt(now) * perSecond,
 					Reads: en.traffic.reads, Writes: en.traffic.writes, Upgrades: en.traffic.upgrades, Left: en.traffic.left,
 					Migratory: en.habit.score >= habitSure})
 			}

@@ -9,7 +9,7 @@ import (
 // ProtocolVersion is the version of everything that travels over a connection:
 // the handshake, the frame header and the messages of every class. Both ends
 // must speak the same one. It grows by one with any change of a layout or a meaning.
-const ProtocolVersion = 3
+const ProtocolVersion = 4
 
 // NodeID names a host inside one guest's membership. 0 is the client.
 type NodeID uint8

@@ -5,6 +5,7 @@
 //	peer_test.go     peers that are not what they should be, and what comes from the network
 //	session_test.go  the life of a guest on two hosts: killed, interrupted, cut off; nothing is left
 //	local_test.go    the life of a guest on one host
+//	see_test.go      what status, top, traces and metrics tell of a running guest
 //	shadow_test.go   hosts whose processors do not walk guest page tables
 //	linux_test.go    Linux as the guest, on one host and on two
 //
@@ -44,7 +45,16 @@ var saw, within = labtest.Saw, labtest.Within
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		var err error
+		// Where the programs put their control sockets.
+		runtime, err := os.MkdirTemp("", "coalesce-tests-")
+		if err == nil {
+			defer os.RemoveAll(runtime)
+			err = os.Setenv("XDG_RUNTIME_DIR", runtime)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		if files, err = product.Find(); err == nil {
 			if err = files.Build(context.Background()); err == nil {
 				err = files.Check()

@@ -43,8 +43,10 @@ type RunConfig struct {
 	Messages io.Writer
 	// Mark, when it appears on the console, sets Result.Marked.
 	Mark string
-	Host *Host
-	Log  zerolog.Logger
+	// Guest, if not nil, shows the guest to others while it runs.
+	Guest *Guest
+	Host  *Host
+	Log   zerolog.Logger
 }
 
 // maxHold is the longest minimum hold that nodes accept.
@@ -94,6 +96,7 @@ type client struct {
 	lenders []*lender
 	node    *node
 	devices *devices
+	entry   *boot.Entry
 	cpuid   *vcpu.CPUIDSet
 	offset  int64 // guest TSC minus this host's
 }
@@ -139,8 +142,7 @@ func (c *client) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entry, err := c.load(mem, params)
-	if err != nil {
+	if c.entry, err = c.load(mem, params); err != nil {
 		return errors.Join(err, mem.Close())
 	}
 	if err := c.greetLenders(ctx); err != nil {
@@ -162,7 +164,7 @@ func (c *client) prepare(ctx context.Context) error {
 	if err := c.setUpLenders(ctx); err != nil {
 		return err
 	}
-	return c.enter(ctx, entry)
+	return c.enter(ctx, c.entry)
 }
 
 // load puts kernel, initrd, command line and ACPI tables into guest memory.
@@ -252,6 +254,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 		l.watched = make(chan struct{})
 		go l.watch(c.node)
 	}
+	defer c.cfg.Guest.show(c)()
 	started := time.Now()
 	c.devices.started(started)
 	if err := c.node.vm.Resume(ctx); err != nil {

@@ -1,10 +1,13 @@
 package vmm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +56,7 @@ type Lender struct {
 	cfg      LendConfig
 	listener *link.Listener
 	sessions sync.WaitGroup
+	started  time.Time
 
 	mu         sync.Mutex // guards all below
 	byID       map[link.SessionID]*lending
@@ -69,7 +73,7 @@ func NewLender(cfg LendConfig) (*Lender, error) {
 	if err := cfg.Host.checkSpan(cfg.Log); err != nil {
 		return nil, err
 	}
-	l := &Lender{cfg: cfg, byID: map[link.SessionID]*lending{}}
+	l := &Lender{cfg: cfg, started: time.Now(), byID: map[link.SessionID]*lending{}}
 	var err error
 	l.listener, err = link.Listen(cfg.Listen, link.Options{
 		Clock: drifting(tsc.Read, cfg.Drift),
@@ -79,6 +83,9 @@ func NewLender(cfg LendConfig) (*Lender, error) {
 	})
 	return l, err
 }
+
+// Close ends a lender that has not served.
+func (l *Lender) Close() error { return l.listener.Close() }
 
 // Addr is the address listened on.
 func (l *Lender) Addr() string { return l.listener.Addr() }
@@ -150,7 +157,7 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		return
 	}
 	s := &lending{lender: l, ask: a, id: in.Hello.Session, self: in.Hello.To, peer: in.Remote,
-		incoming: make(chan *link.Incoming, 3*dsm.MaxNodes)}
+		incoming: make(chan *link.Incoming, 3*dsm.MaxNodes), since: time.Now()}
 	l.mu.Lock()
 	cpus, memory := l.cfg.CPUs-l.cpusLent, l.cfg.Memory-l.memoryLent
 	_, taken := l.byID[s.id]
@@ -180,6 +187,14 @@ func (l *Lender) begin(ctx context.Context, in *link.Incoming) {
 		default:
 			log.Error().Err(err).Msg("session failed, ready for the next client")
 		}
+	})
+}
+
+// sessionsLocked returns the sessions in the order in which they began. mu must be
+// held.
+func (l *Lender) sessionsLocked() []*lending {
+	return slices.SortedFunc(maps.Values(l.byID), func(a, b *lending) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.peer, b.peer))
 	})
 }
 

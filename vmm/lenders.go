@@ -110,6 +110,9 @@ type lender struct {
 	control *link.Conn
 	frames  chan frame
 	reports chan NodeReport
+	answers chan frame    // to questions; see ask
+	asking  chan struct{} // holds one while somebody asks
+	asked   uint64        // questions so far; guarded by asking
 	watched chan struct{} // closed when watch or drain has ended; nil before either
 	stopped atomic.Bool   // stop was called
 	heard   chan struct{} // closed by watch or drain when the lender knows of the stop
@@ -135,7 +138,8 @@ func (c *client) greetLenders(ctx context.Context) error {
 		return fmt.Errorf("make a session id: %w", err)
 	}
 	for i, spec := range c.cfg.Lenders {
-		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), clocks: make(chan clock, 1), heard: make(chan struct{})}
+		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), clocks: make(chan clock, 1), heard: make(chan struct{}),
+			answers: make(chan frame, maxAnswers), asking: make(chan struct{}, 1)}
 		if err := l.greet(ctx, host); err != nil {
 			return err
 		}
@@ -170,6 +174,10 @@ func (c *client) greetLenders(ctx context.Context) error {
 	}
 	return nil
 }
+
+// maxAnswers is how many answers may lie unread: those to questions that were
+// given up.
+const maxAnswers = 8
 
 // greetPings is how many round trips the first measurement of a link takes.
 const greetPings = 16
@@ -318,6 +326,11 @@ func (l *lender) watch(n *node) {
 			select {
 			case l.clocks <- is:
 			default: // one nobody asked for
+			}
+		case f.kind == ctlStatistics:
+			select {
+			case l.answers <- f:
+			default: // more than anybody can have asked for
 			}
 		case f.kind == ctlFailed:
 			var why failed

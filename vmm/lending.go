@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
 	"time"
 
 	"coalesce/dsm"
@@ -35,6 +36,10 @@ type lending struct {
 	self     link.NodeID
 	peer     string
 	incoming chan *link.Incoming // connections of this session
+	since    time.Time
+
+	looking sync.RWMutex // held for reading as long as somebody looks
+	shown   *node        // what can be looked at, or nil
 
 	// The session's goroutine alone uses these.
 	control  *link.Conn
@@ -75,6 +80,7 @@ func (s *lending) run(ctx context.Context, in *link.Incoming) error {
 		_ = sendControl(s.control, ctlFailed, failed{Error: err.Error(), Lost: lostFellow(err)})
 	}
 	if s.node != nil {
+		s.show(nil)
 		s.stopDump()
 		err = errors.Join(err, s.node.close())
 	}
@@ -203,6 +209,13 @@ func (s *lending) message(ctx context.Context, f frame) error {
 		return sendControl(s.control, ctlReport, s.node.makeReport(s.lender.cfg.Host.Name))
 	case f.kind == ctlClock && s.running && !s.stopping:
 		return s.followClock(ctx, f.payload)
+	case f.kind == ctlStatistics && s.node != nil:
+		var q question
+		if err := decodeControl(f.payload, &q); err != nil {
+			return err
+		}
+		n := s.node.makeStatistics(s.lender.cfg.Host.Name, q.Hot)
+		return sendControl(s.control, ctlStatistics, statisticsAnswer{Seq: q.Seq, Node: n, Pages: n.hot})
 	case f.kind == ctlStop && !s.stopping:
 		s.stopping = true
 		return sendControl(s.control, ctlStop, struct{}{})
@@ -286,6 +299,7 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 		return err
 	}
 	s.stopDump = s.node.dumpOnSignal()
+	s.show(s.node)
 	s.missing = map[linkName]bool{{0, link.IO}: true}
 	for n := range layout.Shares {
 		if peer := link.NodeID(n); peer != s.self {

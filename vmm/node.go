@@ -27,6 +27,7 @@ import (
 type node struct {
 	id     link.NodeID
 	layout *Layout
+	made   time.Time
 	clock  stamper
 	// fixedTSC: the guest counts this host's own TSC, since KVM has no other.
 	fixedTSC bool
@@ -102,7 +103,7 @@ type nodeConfig struct {
 // newNode makes memory, VM and vCPUs; the vCPUs are paused. The memory is the
 // node's from here on, also after an error.
 func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
-	n = &node{id: cfg.id, layout: cfg.layout, mem: cfg.mem, events: make(chan event, 8)}
+	n = &node{id: cfg.id, layout: cfg.layout, made: time.Now(), mem: cfg.mem, events: make(chan event, 8)}
 	n.clock.khz, n.fixedTSC = cfg.tscKHz, cfg.host.FixedTSC != nil
 	if !n.fixedTSC {
 		n.clock.offset.Store(cfg.tscOffset)

@@ -14,14 +14,15 @@ import (
 
 // Frame kinds of the control class; payloads are JSON.
 const (
-	ctlSetup  = 1 + iota // client → lender: setup
-	ctlReady             // lender → client
-	ctlLinked            // lender → client: every link of it stands
-	ctlStart             // client → lender
-	ctlReport            // client → lender: asks; lender → client: NodeReport
-	ctlStop              // client → lender: the session ends; lender → client: it knows
-	ctlFailed            // either way: failed
-	ctlClock             // client → lender: set the guest's clock forward; lender → client: what it is
+	ctlSetup      = 1 + iota // client → lender: setup
+	ctlReady                 // lender → client
+	ctlLinked                // lender → client: every link of it stands
+	ctlStart                 // client → lender
+	ctlReport                // client → lender: asks; lender → client: NodeReport
+	ctlStop                  // client → lender: the session ends; lender → client: it knows
+	ctlFailed                // either way: failed
+	ctlClock                 // client → lender: set the guest's clock forward; lender → client: what it is
+	ctlStatistics            // client → lender: question; lender → client: statisticsAnswer
 )
 
 // ask is the payload of a client's control Hello: what it wants to borrow.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 func newLend(g *global) *cobra.Command {
 	var cpus int
-	var memory, guestMemory, listen string
+	var memory, guestMemory, listen, name string
 	var patience time.Duration
 	var drift int64
 	cmd := &cobra.Command{
@@ -45,6 +46,11 @@ Ctrl-C ends it, and the sessions with it.`,
 			if err != nil {
 				return err
 			}
+			stop, err := g.serveControl(name, "lend", l)
+			if err != nil {
+				return errors.Join(err, l.Close())
+			}
+			defer stop()
 			g.log.Info().Str("address", l.Addr()).Int("cpus", cpus).Uint64("memory_mib", size>>20).Msg("lending")
 			return l.Serve(cmd.Context())
 		},
@@ -58,6 +64,7 @@ Ctrl-C ends it, and the sessions with it.`,
 	hide(f, "patience")
 	f.Int64Var(&drift, "drift", 0, "have this host's clock look so many parts per million faster than it is")
 	hide(f, "drift")
+	nameFlag(f, &name, "lend")
 	g.shadowFlag(f)
 	return cmd
 }

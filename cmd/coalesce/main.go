@@ -133,7 +133,7 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_ = cmd.Help()
-			return usageError{errors.New("say what to do: run, lend or doctor")}
+			return usageError{errors.New("say what to do: run, lend, status, top or doctor")}
 		},
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			level, err := zerolog.ParseLevel(g.logLevel)
@@ -152,7 +152,7 @@ owns the guest (coalesce run); lenders nearby lend it vCPUs and memory
 	root.PersistentFlags().StringVar(&g.device, "kvm", "/dev/kvm", "the KVM device")
 	diagnose := doctor.Command(&g.device)
 	diagnose.Args = noArgs
-	root.AddCommand(newRun(g), newLend(g), newBench(g), diagnose)
+	root.AddCommand(newRun(g), newLend(g), newStatus(), newTop(), newBench(g), diagnose)
 	return root
 }
 

@@ -23,6 +23,7 @@ type runFlags struct {
 	noReboot, json          bool
 	mark                    string
 	hold                    time.Duration
+	name                    string
 }
 
 func newRun(g *global) *cobra.Command {
@@ -55,6 +56,7 @@ everything else.`,
 	f.BoolVar(&fl.json, "json", false, "print the closing report as JSON, on standard error")
 	f.StringVar(&fl.mark, "mark", "", "report when this text appears on the console")
 	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: as transfers turn out)")
+	nameFlag(f, &fl.name, "run")
 	g.shadowFlag(f)
 	return cmd
 }
@@ -109,6 +111,12 @@ func (fl *runFlags) run(cmd *cobra.Command, g *global) error {
 	defer cfg.Host.Close()
 	cfg.Console = os.Stdout
 	cfg.Input, cfg.Messages = os.Stdin, os.Stderr
+	cfg.Guest = vmm.NewGuest(cfg.Host)
+	stop, err := g.serveControl(fl.name, "run", cfg.Guest)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	for {
 		res, err := vmm.Run(cmd.Context(), cfg)
 		if err != nil {

@@ -20,6 +20,9 @@ func TestHottest(t *testing.T) {
 		fault(s, 1, 7, true)
 		fault(s, 0, 7, true)
 	}
+	if h := s[1].Engine.Hottest(1); len(h) != 1 || h[0].Rate < 50/2 {
+		t.Errorf("50 moves in the second since the beginning: %+v", h)
+	}
 	pass(30 * time.Second)
 	const page, every = 5, 100 * time.Millisecond
 	for range 100 {

@@ -188,7 +188,11 @@ func TestStale(t *testing.T) {
 	if names, err := List(dir); err != nil || len(names) != 0 {
 		t.Errorf("listed: %v, %v", names, err)
 	}
+	leave(t, filepath.Join(dir, "older.sock"))
 	serve(t, dir, "old", nil)
+	if _, err := os.Lstat(filepath.Join(dir, "older.sock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another that was left behind: %v", err)
+	}
 	if _, err := Listen(dir, "old"); err == nil || !strings.Contains(err.Error(), "another coalesce is called old") {
 		t.Errorf("taken: %v", err)
 	}

@@ -103,18 +103,34 @@ func listen(dir, name string) (*net.UnixListener, error) {
 	if len(path) >= maxPath {
 		return nil, fmt.Errorf("the control socket's path %s is too long: at most %d bytes", path, maxPath-1)
 	}
+	if err := sweep(dir); err != nil {
+		return nil, err
+	}
 	if st, err := os.Lstat(path); err == nil {
-		switch {
-		case st.Mode().Type() != os.ModeSocket:
+		if st.Mode().Type() != os.ModeSocket {
 			return nil, fmt.Errorf("%s is in the way: not a socket", path)
-		case alive(path):
-			return nil, fmt.Errorf("another coalesce is called %s (choose another --name)", name)
 		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove a socket left behind: %w", err)
-		}
+		return nil, fmt.Errorf("another coalesce is called %s (choose another --name)", name)
 	}
 	return listenPrivate(path)
+}
+
+// sweep removes the sockets that killed processes left in dir, which is locked.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("look for control sockets: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.Type() != os.ModeSocket || !strings.HasSuffix(e.Name(), suffix) || alive(path) {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove a socket left behind: %w", err)
+		}
+	}
+	return nil
 }
 
 // maxPath is the size of a socket's path in struct sockaddr_un.

@@ -11,5 +11,5 @@
 //
 // Sockets are in $XDG_RUNTIME_DIR/coalesce, or in /run/coalesce where that is not
 // set or another user's, one for each instance, by its name. One whose process was killed stays behind: it is
-// found by nobody listening, skipped by List and replaced by Listen.
+// found by nobody listening, skipped by List and removed by the next Listen.
 package control
