@@ -61,6 +61,9 @@ type content struct {
 	version uint32
 	holders NodeSet
 	body    []byte
+
+	// For the tracer, at the receiver: which of its contents, and when it came.
+	number, came uint64
 }
 
 const (

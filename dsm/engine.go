@@ -30,6 +30,8 @@ type Config struct {
 	// Clock stamps what this node sends; no content is shown to the guest
 	// before its sender's stamp has passed here.
 	Clock Clock
+	// Tracer may be nil.
+	Tracer Tracer
 	// OnFail is called once, on a goroutine of its own, when the session
 	// cannot go on: a link broke, a peer broke the protocol, the kernel
 	// refused an operation.

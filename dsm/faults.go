@@ -42,6 +42,7 @@ func (e *Engine) fault(f uffd.Fault) error {
 		e.stats.faultsRead.Add(1)
 	}
 	t := e.threadOf(f.TID)
+	began := e.traceNow()
 	missed, again, mark := false, false, false
 	err := e.withEntry(f.Page, func(r *region, en *entry) error {
 		asked := en.page.Want
@@ -65,8 +66,12 @@ func (e *Engine) fault(f uffd.Fault) error {
 			return err
 		}
 		missed = asked == WantNothing && en.page.Want != WantNothing
-		if t != nil && !en.page.Access.allows(write) {
-			t.awaitPage(f.Page)
+		switch {
+		case t == nil:
+		case !en.page.Access.allows(write):
+			t.awaitPage(f.Page, f.Write || f.WP, began)
+		case e.cfg.Tracer != nil:
+			e.cfg.Tracer.Fault(t.index, e.host.GPA(f.Page), f.Write || f.WP, true, began)
 		}
 		return e.retryPinsLocked(r, f.Page)
 	})

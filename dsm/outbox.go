@@ -22,10 +22,12 @@ const frameSize = 32 << 10
 type outbox struct {
 	link    Link
 	pending atomic.Bool // there is something to flush
+	arrived uint64      // contents that came from the peer; its reader's alone
 
-	mu    mutex // below a region's and a Thread's
-	buf   []byte
-	frame [1][]byte // buf, as Send wants it
+	mu       mutex // below a region's and a Thread's
+	buf      []byte
+	frame    [1][]byte // buf, as Send wants it
+	contents uint64    // sent so far
 }
 
 func newOutbox(l Link) *outbox {
@@ -107,6 +109,7 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 		return fmt.Errorf("send page %#x to node %d: %w", m.Page, to, err)
 	}
 	defer o.mu.Unlock()
+	began := e.traceNow()
 	page := e.host.Alias(m.Page, 1)
 	// The runs go where they will be sent from, behind headers yet to come.
 	start := len(o.buf)
@@ -130,6 +133,10 @@ func (e *Engine) sendData(to NodeID, m *Msg, en *entry) error {
 	o.buf = o.buf[:at+size]
 	if size == PageSize {
 		copy(o.buf[at:], page)
+	}
+	o.contents++
+	if e.cfg.Tracer != nil {
+		e.cfg.Tracer.PageSent(to, o.contents, e.host.GPA(m.Page), size, m.Flags&FlagWrite != 0, began)
 	}
 	o.pending.Store(true)
 	e.stats.pagesOut.Add(1)

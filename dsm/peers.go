@@ -80,6 +80,9 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 			if c, rest, err = decodeContent(rest); err != nil {
 				return err
 			}
+			o := e.peers[node].Load()
+			o.arrived++
+			c.number = o.arrived
 		}
 		if !shown && (m.Kind == Data || m.Kind == Grant) {
 			if err := e.cfg.Clock.Await(h.TSC); err != nil {
@@ -87,6 +90,7 @@ func (e *Engine) receive(node NodeID, h *link.Header, b []byte) error {
 			}
 			shown = true
 		}
+		c.came = e.traceNow()
 		if err := e.message(node, m, &c); err != nil {
 			return err
 		}

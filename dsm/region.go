@@ -156,6 +156,9 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 			return nil // nobody waits for it, and the first who needs it is to fault
 		}
 		err := e.mapPage(page, a.Writable)
+		if e.cfg.Tracer != nil {
+			e.cfg.Tracer.PageReceived(from, c.number, e.host.GPA(page), len(c.body), a.Writable, c.came)
+		}
 		e.arrived(page)
 		return err
 	case OpUpgrade:

@@ -29,6 +29,8 @@ type Thread struct {
 	// region locked.
 	waiting  atomic.Uint32
 	since    atomic.Int64  // when that wait began, in monotonic ns
+	began    atomic.Uint64 // when its userfault was read, by the tracer's clock
+	writes   atomic.Bool   // it waits to write
 	installs atomic.Uint64 // pages installed for it
 
 	// The fault reader alone uses these.
@@ -80,9 +82,13 @@ func (e *Engine) threadOf(tid uint32) *Thread {
 	return nil
 }
 
-// awaitPage records that the thread sleeps until page comes. The page's region
-// is locked.
-func (t *Thread) awaitPage(page uint32) {
+// awaitPage records that the thread sleeps until page comes, since its userfault
+// was read at a time of the tracer's clock. The page's region is locked.
+func (t *Thread) awaitPage(page uint32, write bool, began uint64) {
+	if began != 0 && t.waiting.Load() != page {
+		t.began.Store(began)
+		t.writes.Store(write)
+	}
 	if t.waiting.Swap(page) != page {
 		t.since.Store(t.engine.host.Now())
 	}
@@ -133,8 +139,12 @@ func (e *Engine) arrived(page uint32) {
 		if waits == noPage || page != noPage && waits != page {
 			continue
 		}
+		began, write := t.began.Load(), t.writes.Load()
 		if !t.waiting.CompareAndSwap(waits, noPage) {
 			continue // it waits for another page already
+		}
+		if e.cfg.Tracer != nil && page != noPage {
+			e.cfg.Tracer.Fault(t.index, e.host.GPA(page), write, false, began)
 		}
 		if t.stall != nil {
 			t.stall(false)

@@ -13,8 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"coalesce/guest/micro"
 	"coalesce/tests/bare"
 	"coalesce/tests/lab"
+	"coalesce/tests/product"
 	"coalesce/vmm"
 	"coalesce/vmm/top"
 )
@@ -187,4 +189,260 @@ func TestNames(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(sockets, "mine.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}
+}
+
+// traceFile is a trace as a reader has it.
+type traceFile struct {
+	OtherData struct {
+		Nodes []struct {
+			Node    int
+			Error   float64 `json:"clock_error_us"`
+			Dropped uint64
+			Missing string
+		}
+	}
+	TraceEvents []traceEvent
+}
+
+type traceEvent struct {
+	Name, Cat, ID string
+	Phase         string `json:"ph"`
+	TS, Dur       float64
+	PID, TID      int
+	Args          struct {
+		GPA    string
+		Port   string
+		Bytes  uint64
+		Number uint64
+		Node   int
+		Local  bool
+		Name   string
+	}
+}
+
+func (e *traceEvent) end() float64 { return e.TS + e.Dur }
+
+// parseTrace reads a trace and checks what holds for each: slices of one track do not overlap, every arrow has two ends,
+// which are slices', and none points back in time by more than the clocks' error. It returns the slices by category and
+// the arrows' ends by id.
+func parseTrace(t *testing.T, path string) (f traceFile, slicesOf map[string][]traceEvent, arrows map[string][2]traceEvent) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	type track struct{ pid, tid int }
+	slicesOf, arrows = map[string][]traceEvent{}, map[string][2]traceEvent{}
+	last, begins := map[track]float64{}, map[track]map[float64]bool{}
+	const rounding = 1e-3 // of µs
+	for _, e := range f.TraceEvents {
+		on := track{e.PID, e.TID}
+		switch e.Phase {
+		case "X":
+			if e.TS < last[on]-rounding || e.Dur < 0 {
+				t.Errorf("%+v begins before the one before it on its track ends, at %v", e, last[on])
+			}
+			last[on] = e.end()
+			if begins[on] == nil {
+				begins[on] = map[float64]bool{}
+			}
+			begins[on][e.TS] = true
+			slicesOf[e.Cat] = append(slicesOf[e.Cat], e)
+		case "s", "f":
+			ends := arrows[e.ID]
+			at := 0
+			if e.Phase == "f" {
+				at = 1
+			}
+			if ends[at].Phase != "" || !begins[on][e.TS] {
+				t.Errorf("%+v: a second such end, or no slice is there", e)
+			}
+			ends[at] = e
+			arrows[e.ID] = ends
+		}
+	}
+	wrong := map[int]float64{}
+	for _, n := range f.OtherData.Nodes {
+		wrong[n.Node] = n.Error
+	}
+	for id, ends := range arrows {
+		if ends[0].Phase == "" || ends[1].Phase == "" || ends[0].PID == ends[1].PID || ends[0].Cat != ends[1].Cat {
+			t.Errorf("arrow %s: %+v", id, ends)
+		}
+		if bound := wrong[ends[0].PID] + wrong[ends[1].PID]; ends[1].TS < ends[0].TS-bound-rounding {
+			t.Errorf("arrow %s comes before it went, by more than %v µs: %+v", id, bound, ends)
+		}
+	}
+	return f, slicesOf, arrows
+}
+
+// TestTrace: every page, interrupt and device access that the one node's trace has coming from the other, the other's
+// has going there, in an order that makes sense on their one clock; and all that the closing report has counted is there.
+func TestTrace(t *testing.T) {
+	needSpan(t)
+	p := newPlace(t)
+	ownSockets(t)
+	p.lend(t, "--cpus", "1", "--memory", "64M")
+	trace := filepath.Join(t.TempDir(), "trace.json")
+	team, err := contending(3_000_000)
+	c := p.run(t, "--kernel", kernel(t, team, err), "--memory", fmt.Sprint(bare.TeamMemory>>20), p.borrow(fmt.Sprintf("cpus=1,memory=%d", bare.TeamLent>>20)),
+		"--json", "--trace", trace)
+	exit(t, c, shortly, 0)
+	r, err := product.Report(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, slicesOf, arrows := parseTrace(t, trace)
+	if len(f.OtherData.Nodes) != 2 || f.OtherData.Nodes[1].Error <= 0 {
+		t.Fatalf("nodes: %+v", f.OtherData.Nodes)
+	}
+	for _, n := range f.OtherData.Nodes {
+		if n.Dropped != 0 || n.Missing != "" {
+			t.Errorf("not all is there: %+v", n)
+		}
+	}
+
+	// Pages, by where they go and their number on that way.
+	type way struct {
+		from, to int
+		number   uint64
+	}
+	sent, received := map[way]traceEvent{}, map[way]traceEvent{}
+	tracks := map[[2]int]string{}
+	for _, e := range f.TraceEvents {
+		if e.Name == "thread_name" {
+			tracks[[2]int{e.PID, e.TID}] = e.Args.Name
+		}
+	}
+	for _, e := range slicesOf["transfer"] {
+		w, ends := way{e.PID, e.Args.Node, e.Args.Number}, sent
+		if strings.HasPrefix(tracks[[2]int{e.PID, e.TID}], "pages from") {
+			w, ends = way{e.Args.Node, e.PID, e.Args.Number}, received
+		}
+		if _, twice := ends[w]; twice {
+			t.Errorf("twice: %+v", e)
+		}
+		ends[w] = e
+	}
+	bound := f.OtherData.Nodes[1].Error
+	for w, in := range received {
+		out, ok := sent[w]
+		if !ok || out.Args.GPA != in.Args.GPA || out.Args.Bytes != in.Args.Bytes || out.Name != in.Name {
+			t.Errorf("%v: came %+v, went %+v", w, in, out)
+		}
+		if in.TS < out.end()-bound-1e-3 {
+			t.Errorf("%v came before it had gone, by more than %v µs: %+v, %+v", w, bound, in, out)
+		}
+	}
+	// What is under way at the end is the last on its way.
+	for w := range sent {
+		if _, ok := received[w]; ok {
+			continue
+		}
+		if _, ok := received[way{w.from, w.to, w.number + 1}]; ok {
+			t.Errorf("%v never came, but the next one did", w)
+		}
+	}
+	// The report is made before the trace ends.
+	count := func(events map[way]traceEvent, f func(w way) bool) (n uint64) {
+		for w := range events {
+			if f(w) {
+				n++
+			}
+		}
+		return n
+	}
+	for node, n := range r.Nodes {
+		in, out := count(received, func(w way) bool { return w.to == node }), count(sent, func(w way) bool { return w.from == node })
+		if in < n.Memory.PagesIn || out < n.Memory.PagesOut || in == 0 || out == 0 {
+			t.Errorf("node %d: %d pages in and %d out are traced, %d and %d reported", node, in, out, n.Memory.PagesIn, n.Memory.PagesOut)
+		}
+		faults := uint64(0)
+		for _, e := range slicesOf["fault"] {
+			if e.PID == node && !e.Args.Local {
+				faults++
+			}
+		}
+		if all := n.Memory.FaultsRead + n.Memory.FaultsWrite; faults == 0 || faults > all+2 {
+			t.Errorf("node %d: %d faults are traced, %d reported", node, faults, all)
+		}
+		saw(t, "node %d: %d faults, %d pages in, %d out", node, faults, in, out)
+	}
+	// INIT and SIPI started the second vCPU.
+	names := map[string]int{}
+	for _, ends := range arrows {
+		for _, e := range slicesOf[ends[0].Cat] {
+			if e.PID == ends[0].PID && e.TID == ends[0].TID && e.TS == ends[0].TS {
+				names[e.Name]++
+			}
+		}
+	}
+	if names["INIT"] != 1 || names["SIPI"] != 1 {
+		t.Errorf("arrows: %v", names)
+	}
+	saw(t, "%d arrows %v; clocks within %.1f µs", len(arrows), names, bound)
+}
+
+// contending is a kernel with two vCPUs that add to a counter in one page so many times each, and then end.
+func contending(times int) ([]byte, error) {
+	k, err := bare.NewTeam(2, 1)
+	if err != nil {
+		return nil, err
+	}
+	counter := k.Shared(1)
+	k.Barrier()
+	k.MovImm(micro.RBX, uint64(times))
+	again := k.Here()
+	k.LockIncMem(counter)
+	k.Pause()
+	k.Dec(micro.RBX)
+	k.Jcc(micro.NotEqual, again)
+	return k.End()
+}
+
+// TestTraceOfIO: the device accesses of a lender's vCPU, and a trace of a guest that was interrupted.
+func TestTraceOfIO(t *testing.T) {
+	needSpan(t)
+	p := newPlace(t)
+	ownSockets(t)
+	p.lend(t, "--cpus", "1", "--memory", "64M")
+	trace := filepath.Join(t.TempDir(), "trace.json")
+	c := p.run(t, "--kernel", pair(t), "--memory", "64M", p.borrow("cpus=1,memory=64M"), "--trace", trace)
+	await(t, c.Stdout, shortly, bare.PairAlive)
+	c.Signal(unix.SIGINT)
+	exit(t, c, shortly, 1)
+	complaint(t, c, "interrupted")
+	_, slicesOf, arrows := parseTrace(t, trace)
+	var forwarded, served []traceEvent
+	for _, e := range slicesOf["io"] {
+		if e.PID == 0 {
+			served = append(served, e)
+		} else {
+			forwarded = append(forwarded, e)
+		}
+	}
+	want := len(bare.PairStarted) + 1
+	if len(forwarded) != want || len(served) != want {
+		t.Errorf("%d accesses forwarded, %d served, want %d", len(forwarded), len(served), want)
+	}
+	n := 0
+	for _, ends := range arrows {
+		if ends[0].Cat == "io" {
+			n++
+		}
+	}
+	if n != want || forwarded[0].Args.Port != "0x3f8" || forwarded[0].Name != "device write" {
+		t.Errorf("%d arrows, the first access: %+v", n, forwarded[0])
+	}
+	for i := range forwarded {
+		if forwarded[i].Dur <= served[i].Dur {
+			t.Errorf("access %d takes %v µs with its way, %v without", i, forwarded[i].Dur, served[i].Dur)
+		}
+	}
+	bad := p.run(t, "--kernel", pair(t), "--trace", filepath.Join(trace, "x"))
+	exit(t, bad, shortly, 1)
+	complaint(t, bad, "--trace", "not a directory")
 }

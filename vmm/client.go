@@ -43,6 +43,8 @@ type RunConfig struct {
 	Messages io.Writer
 	// Mark, when it appears on the console, sets Result.Marked.
 	Mark string
+	// Trace names a file for what happened between the nodes; "" for none.
+	Trace string
 	// Guest, if not nil, shows the guest to others while it runs.
 	Guest *Guest
 	Host  *Host
@@ -116,6 +118,11 @@ func Run(ctx context.Context, cfg RunConfig) (res *Result, err error) {
 
 // prepare does everything up to the first instruction.
 func (c *client) prepare(ctx context.Context) error {
+	if c.cfg.Trace != "" {
+		if err := c.checkTrace(); err != nil {
+			return err
+		}
+	}
 	kernel, kernelSize, err := openFile("kernel", c.cfg.Kernel)
 	if err != nil {
 		return err
@@ -154,7 +161,7 @@ func (c *client) prepare(ctx context.Context) error {
 	}
 	c.node, err = newNode(ctx, nodeConfig{id: 0, layout: c.layout, host: c.cfg.Host, cpuid: c.cpuid,
 		tscKHz: c.cfg.Host.TSCKHz, tscOffset: c.offset, view: firstView, hold: c.cfg.Hold, transfer: c.slowestLink(),
-		spans: len(c.lenders) > 0, mem: mem, log: c.cfg.Log})
+		spans: len(c.lenders) > 0, trace: c.cfg.Trace != "", mem: mem, log: c.cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -238,6 +245,12 @@ func (c *client) enter(ctx context.Context, e *boot.Entry) error {
 
 // run lets the guest run to its end and collects what every node did.
 func (c *client) run(ctx context.Context) (*Result, error) {
+	tracing := false
+	defer func() { // once the terminal is restored
+		if tracing {
+			c.saveTrace()
+		}
+	}()
 	con, err := console.Start(c.cfg.Input, c.cfg.Messages, c.devices.uart)
 	if err != nil {
 		return nil, err
@@ -254,6 +267,7 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 		l.watched = make(chan struct{})
 		go l.watch(c.node)
 	}
+	tracing = c.cfg.Trace != ""
 	defer c.cfg.Guest.show(c)()
 	started := time.Now()
 	c.devices.started(started)

@@ -48,7 +48,7 @@ func (n *node) Fatal(v *vcpu.VCPU, err error) {
 func (n *node) serveDevices(peer link.NodeID, c *link.Conn) {
 	dsm.LockServiceThread(fmt.Sprintf("devices %d", peer))
 	owns := func(cpu int) bool { return cpu < len(n.layout.CPUs) && n.layout.CPUs[cpu].Node == peer }
-	err := serveIO(c, &n.clock, n.ports, n.mmio, owns)
+	err := serveIO(c, peer, &n.clock, n.trace, n.ports, n.mmio, owns)
 	n.report(event{kind: evFailed, err: &link.PeerError{Node: peer, Class: link.IO, Err: err}})
 }
 

@@ -48,7 +48,7 @@ func FuzzDecodeControl(f *testing.F) {
 	for _, v := range []any{
 		ask{CPUs: 1, Memory: granule}, offer{CPUs: 2, Memory: granule}, failed{Error: "no \x1b reason", Reset: true},
 		NodeReport{Node: 1, Name: "host", CPUs: []CPUReport{{ID: 1, APICID: 1, Exits: map[string]uint64{"io": 3}}}},
-		question{Seq: 1, Hot: 10},
+		question{Seq: 1, Hot: 10}, traceAnswer{Seq: 1, Rings: 2, Events: make([]byte, 40), Left: 3},
 		statisticsAnswer{Seq: 1, Node: NodeStatistics{NodeReport: NodeReport{Node: 1}, Latency: []dsm.LatencyBin{{Micros: 1, Count: 2}}}, Pages: []dsm.HotPage{{GPA: 1}}},
 		setup{Node: 2, Shares: []Share{{CPUs: 1, Memory: granule}, {CPUs: 2, Distance: 20}, {CPUs: 1, Memory: granule, Distance: 40}},
 			View: 1, CPUID: []byte{1, 0}, TSCKHz: 1e6, TSCOffset: -5, Dial: []peerAddress{{Node: 1, Address: "10.0.0.2:7411"}}},
@@ -63,7 +63,7 @@ func FuzzDecodeControl(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		for _, v := range []any{new(ask), new(offer), new(setup), new(failed), new(NodeReport), new(question), new(statisticsAnswer)} {
+		for _, v := range []any{new(ask), new(offer), new(setup), new(failed), new(NodeReport), new(question), new(statisticsAnswer), new(traceAnswer)} {
 			// The end of a message is not the end of its connection.
 			if err := decodeControl(in, v); err != nil && (!errors.Is(err, errMalformedControl) || link.Lost(err)) {
 				t.Fatalf("%T: %v", v, err)
@@ -139,7 +139,7 @@ func FuzzReceiveIPI(f *testing.F) {
 		n := &node{id: link.NodeID(self), ioapic: func(uint8) { eois++ }}
 		n.router = apic.NewRouter(n.endOfInterrupt)
 		n.router.SetLocal(apic.New(here, false, n.router, vcpu.Clock{}), func() {})
-		err := n.receiveIPI(&link.Header{Kind: kind}, in)
+		err := n.receiveIPI(2, &link.Header{Kind: kind}, in)
 		if err != nil && link.Lost(err) {
 			t.Fatalf("%v passes for a lost connection", err)
 		}

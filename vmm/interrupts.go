@@ -7,6 +7,7 @@ import (
 	"coalesce/dsm"
 	"coalesce/link"
 	"coalesce/vcpu/apic"
+	"coalesce/vmm/trace"
 )
 
 // Frame kinds of the interrupt class.
@@ -19,9 +20,12 @@ var errMalformedIRQ = errors.New("malformed interrupt frame")
 
 // sendIPI sends an interrupt message to another node. It may be called on any
 // thread and does not block.
-func (n *node) sendIPI(c *link.Conn, m apic.Message) {
+func (n *node) sendIPI(peer link.NodeID, c *link.Conn, m apic.Message) {
 	var b [apic.MessageSize]byte
 	h := link.Header{Kind: irqMessage, TSC: n.clock.Now()}
+	if n.trace != nil {
+		defer n.traceIPI(trace.IPISent, peer, n.trace.Now(), h.TSC, m)
+	}
 	if err := c.Send(h, m.Append(b[:0])); err != nil {
 		n.report(event{kind: evFailed, err: fmt.Errorf("send an interrupt: %w", err)})
 	}
@@ -48,7 +52,7 @@ func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
 	for {
 		b, err := c.Recv(&h, buf[:])
 		if err == nil {
-			err = n.receiveIPI(&h, b)
+			err = n.receiveIPI(peer, &h, b)
 		}
 		if err != nil {
 			err = &link.PeerError{Node: peer, Class: link.Interrupt, Err: err}
@@ -59,7 +63,11 @@ func (n *node) serveIPIs(peer link.NodeID, c *link.Conn) {
 	}
 }
 
-func (n *node) receiveIPI(h *link.Header, b []byte) error {
+func (n *node) receiveIPI(peer link.NodeID, h *link.Header, b []byte) error {
+	var came uint64
+	if n.trace != nil {
+		came = n.trace.Now()
+	}
 	if err := n.clock.Await(h.TSC); err != nil {
 		return err
 	}
@@ -73,6 +81,9 @@ func (n *node) receiveIPI(h *link.Header, b []byte) error {
 		if !n.router.Inject(m) {
 			// Every node knows where all vCPUs are, from the layout: this peer does not.
 			return fmt.Errorf("%w: none of the APICs here is the destination of %+v", errMalformedIRQ, m)
+		}
+		if n.trace != nil {
+			n.traceIPI(trace.IPIReceived, peer, came, h.TSC, m)
 		}
 		return nil
 	case irqEOI:

@@ -38,7 +38,7 @@ func TestReceiveIPI(t *testing.T) {
 			n := &node{id: tt.node, ioapic: func(uint8) {}}
 			n.router = apic.NewRouter(n.endOfInterrupt)
 			n.router.SetLocal(apic.New(here, false, n.router, vcpu.Clock{}), func() {})
-			err := n.receiveIPI(&link.Header{Kind: tt.kind}, tt.body)
+			err := n.receiveIPI(2, &link.Header{Kind: tt.kind}, tt.body)
 			if (err == nil) != tt.good {
 				t.Errorf("got %v", err)
 			}

@@ -236,7 +236,7 @@ func (c *client) setUpLenders(ctx context.Context) error {
 		}
 		set := setup{Node: l.node, Shares: c.layout.Shares, View: firstView, CPUID: c.cpuid.Append(nil),
 			TSCKHz: c.cfg.Host.TSCKHz, TSCOffset: c.offset - l.tscSync.Offset(),
-			Hold: c.cfg.Hold, Transfer: c.slowestLink()}
+			Hold: c.cfg.Hold, Transfer: c.slowestLink(), Trace: c.cfg.Trace != ""}
 		for _, other := range c.lenders[:l.node-1] {
 			set.Dial = append(set.Dial, peerAddress{Node: other.node, Address: other.spec.Address})
 		}
@@ -327,7 +327,7 @@ func (l *lender) watch(n *node) {
 			case l.clocks <- is:
 			default: // one nobody asked for
 			}
-		case f.kind == ctlStatistics:
+		case f.kind == ctlStatistics || f.kind == ctlTrace:
 			select {
 			case l.answers <- f:
 			default: // more than anybody can have asked for

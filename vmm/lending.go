@@ -216,6 +216,16 @@ func (s *lending) message(ctx context.Context, f frame) error {
 		}
 		n := s.node.makeStatistics(s.lender.cfg.Host.Name, q.Hot)
 		return sendControl(s.control, ctlStatistics, statisticsAnswer{Seq: q.Seq, Node: n, Pages: n.hot})
+	case f.kind == ctlTrace && s.node != nil && s.node.trace != nil:
+		var q question
+		if err := decodeControl(f.payload, &q); err != nil {
+			return err
+		}
+		a, err := answerTrace(s.node.trace, &q)
+		if err != nil {
+			return err
+		}
+		return sendControl(s.control, ctlTrace, a)
 	case f.kind == ctlStop && !s.stopping:
 		s.stopping = true
 		return sendControl(s.control, ctlStop, struct{}{})
@@ -293,7 +303,7 @@ func (s *lending) build(ctx context.Context, set *setup) error {
 	}
 	s.node, err = newNode(ctx, nodeConfig{id: s.self, layout: layout, host: host, cpuid: features,
 		tscKHz: set.TSCKHz, tscOffset: set.TSCOffset, view: set.View, hold: set.Hold, transfer: set.Transfer,
-		spans: true, mem: mem, log: s.lender.cfg.Log})
+		spans: true, trace: set.Trace, mem: mem, log: s.lender.cfg.Log})
 	if err != nil {
 		s.node = nil
 		return err

@@ -19,6 +19,7 @@ import (
 	"coalesce/vcpu/apic"
 	"coalesce/vmm/bus"
 	"coalesce/vmm/latency"
+	"coalesce/vmm/trace"
 )
 
 // node is one host's half of a guest, the same in both roles: memory, vCPUs,
@@ -32,6 +33,7 @@ type node struct {
 	// fixedTSC: the guest counts this host's own TSC, since KVM has no other.
 	fixedTSC bool
 
+	trace   *trace.Recorder // nil: nobody wants to see it
 	mem     *uffd.Memory
 	vm      *vcpu.VM
 	router  *apic.Router
@@ -96,6 +98,7 @@ type nodeConfig struct {
 	hold      time.Duration // fixed minimum hold, or 0
 	transfer  time.Duration // first guess of a page's transfer time
 	spans     bool          // the guest has other hosts
+	trace     bool          // record what happens
 	mem       *uffd.Memory
 	log       zerolog.Logger
 }
@@ -114,12 +117,17 @@ func newNode(ctx context.Context, cfg nodeConfig) (n *node, err error) {
 			n = nil
 		}
 	}()
+	var tracer dsm.Tracer
+	if cfg.trace {
+		n.trace = newRecorder(cfg)
+		tracer = n.trace
+	}
 	if cfg.spans {
 		if n.awake, err = latency.Hold(); err != nil {
 			cfg.log.Debug().AnErr("reason", err).Msg("processors may sleep deeply, which makes page faults slower")
 		}
 		n.engine, err = dsm.New(dsm.Config{
-			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: &n.clock,
+			Self: cfg.id, Memory: cfg.mem, Homes: cfg.layout.Homes, View: cfg.view, Hold: cfg.hold, Transfer: cfg.transfer, Clock: &n.clock, Tracer: tracer,
 			OnFail: func(err error) { n.report(event{kind: evFailed, err: err}) },
 		})
 		if err != nil {
@@ -212,13 +220,13 @@ func (n *node) connect(peer link.NodeID, c *link.Conn) error {
 		return n.engine.AddPeer(peer, c)
 	case link.Interrupt:
 		n.ipis[peer] = c
-		n.router.SetNode(uint32(peer), func(m apic.Message) { n.sendIPI(c, m) })
+		n.router.SetNode(uint32(peer), func(m apic.Message) { n.sendIPI(peer, c, m) })
 		n.serving.Go(func() { n.serveIPIs(peer, c) })
 	case link.IO:
 		if n.id == 0 {
 			n.serving.Go(func() { n.serveDevices(peer, c) })
 		} else {
-			n.remote = newRemoteBus(c, &n.clock, len(n.layout.CPUs))
+			n.remote = newRemoteBus(c, &n.clock, n.trace, len(n.layout.CPUs))
 			n.serving.Go(n.serveReplies)
 		}
 	default:

@@ -23,6 +23,7 @@ const (
 	ctlFailed                // either way: failed
 	ctlClock                 // client → lender: set the guest's clock forward; lender → client: what it is
 	ctlStatistics            // client → lender: question; lender → client: statisticsAnswer
+	ctlTrace                 // client → lender: question, which ends the recording; lender → client: traceAnswer
 )
 
 // ask is the payload of a client's control Hello: what it wants to borrow.
@@ -47,6 +48,7 @@ type setup struct {
 	TSCOffset int64         `json:"tsc_offset"`  // guest TSC minus the lender's
 	Hold      time.Duration `json:"hold_ns"`     // fixed minimum hold of a page, or 0
 	Transfer  time.Duration `json:"transfer_ns"` // first guess of a page's transfer time
+	Trace     bool          `json:"trace,omitempty"`
 	// Dial lists the page, interrupt links this lender makes itself, to the
 	// lenders with a smaller node id.
 	Dial []peerAddress `json:"dial,omitempty"`

@@ -8,6 +8,7 @@ import (
 
 	"coalesce/link"
 	"coalesce/vmm/bus"
+	"coalesce/vmm/trace"
 )
 
 // Frame kinds of the I/O class.
@@ -52,6 +53,19 @@ func (a *ioAccess) encode(b *[ioAccessSize]byte) {
 	binary.LittleEndian.PutUint64(b[8:], a.Address)
 }
 
+// event is the access as a trace has it, of one of its two ends: which began at a
+// time, and whose request had a stamp.
+func (a *ioAccess) event(k trace.Kind, peer link.NodeID, began, stamp uint64) trace.Event {
+	e := trace.Event{Kind: k, Start: began, ID: stamp, Arg: a.Address, Peer: uint8(peer), CPU: a.CPU, Size: uint16(uint32(a.Size) * a.Count)}
+	if a.Write {
+		e.Flags |= trace.Writing
+	}
+	if a.MMIO {
+		e.Flags |= trace.MMIO
+	}
+	return e
+}
+
 // decode parses an access and checks that its data, the rest of b, is as long
 // as it has to be in a request or in a reply.
 func (a *ioAccess) decode(b []byte, reply bool) (data []byte, err error) {
@@ -89,6 +103,7 @@ func (a *ioAccess) decode(b []byte, reply bool) (data []byte, err error) {
 type remoteBus struct {
 	conn    *link.Conn
 	stamp   *stamper
+	trace   *trace.Recorder
 	pending []pendingIO // by vCPU id; guest-wide, most are never used
 }
 
@@ -101,8 +116,8 @@ type pendingIO struct {
 	done    chan error
 }
 
-func newRemoteBus(conn *link.Conn, stamp *stamper, cpus int) *remoteBus {
-	r := &remoteBus{conn: conn, stamp: stamp, pending: make([]pendingIO, cpus)}
+func newRemoteBus(conn *link.Conn, stamp *stamper, rec *trace.Recorder, cpus int) *remoteBus {
+	r := &remoteBus{conn: conn, stamp: stamp, trace: rec, pending: make([]pendingIO, cpus)}
 	for i := range r.pending {
 		r.pending[i].done = make(chan error, 1)
 	}
@@ -123,6 +138,9 @@ func (r *remoteBus) access(a ioAccess, data []byte) error {
 		out = data
 	}
 	h := link.Header{Kind: ioRequest, TSC: r.stamp.Now()}
+	if r.trace != nil {
+		defer r.trace.Message(a.event(trace.IOForwarded, 0, r.trace.Now(), h.TSC))
+	}
 	if err := r.conn.Send(h, head[:], out); err != nil {
 		return fmt.Errorf("forward device access at %#x: %w", a.Address, err)
 	}
@@ -185,7 +203,7 @@ func (p *pendingIO) finish(err error) {
 
 // serveIO is the client's side: it performs the accesses of one lender's vCPUs
 // in the order they come.
-func serveIO(conn *link.Conn, stamp *stamper, ports, mmio *bus.Bus, allowed func(cpu int) bool) error {
+func serveIO(conn *link.Conn, peer link.NodeID, stamp *stamper, rec *trace.Recorder, ports, mmio *bus.Bus, allowed func(cpu int) bool) error {
 	buf := make([]byte, ioAccessSize+ioMaxData)
 	read := make([]byte, ioMaxData)
 	var h link.Header
@@ -193,6 +211,10 @@ func serveIO(conn *link.Conn, stamp *stamper, ports, mmio *bus.Bus, allowed func
 		b, err := conn.Recv(&h, buf)
 		if err != nil {
 			return err
+		}
+		var came uint64
+		if rec != nil {
+			came = rec.Now()
 		}
 		var a ioAccess
 		data, err := a.decode(b, false)
@@ -212,6 +234,9 @@ func serveIO(conn *link.Conn, stamp *stamper, ports, mmio *bus.Bus, allowed func
 		perform(ports, mmio, a, data)
 		if a.Write {
 			data = nil
+		}
+		if rec != nil {
+			rec.Message(a.event(trace.IOServed, peer, came, h.TSC))
 		}
 		var head [ioAccessSize]byte
 		a.encode(&head)

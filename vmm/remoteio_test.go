@@ -24,9 +24,9 @@ func TestRemoteBus(t *testing.T) {
 	}
 	served, replied := make(chan error, 1), make(chan error, 1)
 	go func() {
-		served <- serveIO(client, &stamper{}, ports, mmio, func(cpu int) bool { return cpu == 1 })
+		served <- serveIO(client, 1, &stamper{}, nil, ports, mmio, func(cpu int) bool { return cpu == 1 })
 	}()
-	remote := newRemoteBus(lender, &stamper{}, 2)
+	remote := newRemoteBus(lender, &stamper{}, nil, 2)
 	go func() { replied <- remote.serve() }()
 
 	write := ioAccess{CPU: 1, Size: 4, Count: 1, Write: true, Address: 0x102}

@@ -149,6 +149,9 @@ func hottest(nodes []NodeStatistics, n int, where func(gpa uint64) string) []Pag
 type question struct {
 	Seq uint64 `json:"seq"`
 	Hot int    `json:"hot,omitempty"` // ctlStatistics: how many pages to name
+	// ctlTrace: which ring's events, after skipping some.
+	Ring int    `json:"ring,omitempty"`
+	Skip uint64 `json:"skip,omitempty"`
 }
 
 // statisticsAnswer is a lender's answer to ctlStatistics.

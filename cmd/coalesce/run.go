@@ -24,6 +24,7 @@ type runFlags struct {
 	mark                    string
 	hold                    time.Duration
 	name                    string
+	trace                   string
 }
 
 func newRun(g *global) *cobra.Command {
@@ -57,13 +58,14 @@ everything else.`,
 	f.StringVar(&fl.mark, "mark", "", "report when this text appears on the console")
 	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: as transfers turn out)")
 	nameFlag(f, &fl.name, "run")
+	f.StringVar(&fl.trace, "trace", "", "write what happens between the hosts to this file, for ui.perfetto.dev")
 	g.shadowFlag(f)
 	return cmd
 }
 
 // config checks what was typed.
 func (fl *runFlags) config(g *global) (cfg vmm.RunConfig, err error) {
-	cfg = vmm.RunConfig{Kernel: fl.kernel, Initrd: fl.initrd, Append: fl.append_, CPUs: fl.cpus, Mark: fl.mark, Hold: fl.hold, Log: g.log}
+	cfg = vmm.RunConfig{Kernel: fl.kernel, Initrd: fl.initrd, Append: fl.append_, CPUs: fl.cpus, Mark: fl.mark, Hold: fl.hold, Trace: fl.trace, Log: g.log}
 	if fl.kernel == "" {
 		return cfg, errors.New("--kernel is missing: name a kernel to boot")
 	}

@@ -75,10 +75,46 @@ type side struct {
 	to   slots // frames to the other
 }
 
+// tally is a tracer that counts.
+type tally struct{ now, faults, local, sent, received, bytes uint64 }
+
+func (t *tally) Now() uint64 { t.now++; return t.now }
+func (t *tally) Fault(_ uint32, _ uint64, _, local bool, from uint64) {
+	t.check(from)
+	t.faults++
+	if local {
+		t.local++
+	}
+}
+func (t *tally) PageSent(_ dsm.NodeID, n, _ uint64, bytes int, _ bool, from uint64) {
+	t.check(from)
+	t.sent++
+	t.bytes += uint64(bytes)
+	if n != t.sent {
+		panic("contents are not counted in order")
+	}
+}
+func (t *tally) PageReceived(_ dsm.NodeID, n, _ uint64, _ int, _ bool, at uint64) {
+	t.check(at)
+	t.received++
+	if n != t.received {
+		panic("contents are not counted in order")
+	}
+}
+func (t *tally) check(at uint64) {
+	if at == 0 || at > t.now {
+		panic("a time that the clock has not told")
+	}
+}
+
 func newSides(t testing.TB) (s [2]*side) {
+	return newTracedSides(t, [2]dsm.Tracer{})
+}
+
+func newTracedSides(t testing.TB, tracers [2]dsm.Tracer) (s [2]*side) {
 	for i := range s {
 		s[i] = &side{host: still{memory: make([]byte, dsm.RegionPages*dsm.PageSize)}}
-		d, err := dsm.NewDriver(dsm.Config{Self: dsm.NodeID(i), Homes: []dsm.NodeID{0}, View: 1, Clock: unstamped{}}, &s[i].host)
+		d, err := dsm.NewDriver(dsm.Config{Self: dsm.NodeID(i), Homes: []dsm.NodeID{0}, View: 1, Clock: unstamped{}, Tracer: tracers[i]}, &s[i].host)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,40 +172,57 @@ func TestFaultPathDoesNotAllocate(t *testing.T) {
 		{"nothing changed", 0, time.Second, readsAndWrites},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newSides(t)
-			round := 0
-			step := func() {
-				for page := range uint32(20) {
-					for i := range s {
-						s[i].host.now += int64(tc.apart)
-					}
-					for b := range s[0].host.Alias(page, 1)[:tc.change] {
-						s[0].host.Alias(page, 1)[b] = byte(round)
-					}
-					tc.step(s, page)
-				}
-				round++
-			}
-			for range 3 {
-				step() // pages, queues and groups are made when they are first needed
-			}
-			before := s[0].Engine.Stats()
-			if n := testing.AllocsPerRun(50, step); n != 0 {
-				t.Errorf("%v allocations for 20 pages there and back", n)
-			}
-			after := s[0].Engine.Stats()
-			if after.PagesIn == before.PagesIn || after.PagesOut == before.PagesOut {
-				t.Errorf("pages did not move: %+v", after)
-			}
-			if held := after.Deferred - before.Deferred; (held > 0) != (tc.apart == 0) {
-				t.Errorf("%d commands were deferred", held)
-			}
-			for i := range s {
-				if err := s[i].Rest(); err != nil {
-					t.Error(err)
-				}
+			// With a tracer and without: what is not traced costs nothing, and what is
+			// does not allocate either.
+			for _, traced := range []bool{false, true} {
+				checkAllocations(t, tc.step, tc.change, tc.apart, traced)
 			}
 		})
+	}
+}
+
+func checkAllocations(t *testing.T, move func(s [2]*side, page uint32), change int, apart time.Duration, traced bool) {
+	var tallies [2]tally
+	var tracers [2]dsm.Tracer
+	if traced {
+		tracers = [2]dsm.Tracer{&tallies[0], &tallies[1]}
+	}
+	s := newTracedSides(t, tracers)
+	round := 0
+	step := func() {
+		for page := range uint32(20) {
+			for i := range s {
+				s[i].host.now += int64(apart)
+			}
+			for b := range s[0].host.Alias(page, 1)[:change] {
+				s[0].host.Alias(page, 1)[b] = byte(round)
+			}
+			move(s, page)
+		}
+		round++
+	}
+	for range 3 {
+		step() // pages, queues and groups are made when they are first needed
+	}
+	before := s[0].Engine.Stats()
+	if n := testing.AllocsPerRun(50, step); n != 0 {
+		t.Errorf("%v allocations for 20 pages there and back", n)
+	}
+	after := s[0].Engine.Stats()
+	if after.PagesIn == before.PagesIn || after.PagesOut == before.PagesOut {
+		t.Errorf("pages did not move: %+v", after)
+	}
+	if held := after.Deferred - before.Deferred; (held > 0) != (apart == 0) {
+		t.Errorf("%d commands were deferred", held)
+	}
+	for i := range s {
+		if err := s[i].Rest(); err != nil {
+			t.Error(err)
+		}
+		st, n := s[i].Engine.Stats(), &tallies[i]
+		if traced && (n.received != st.PagesIn || n.sent != st.PagesOut || n.local != st.FaultsLocal || n.faults < st.PagesIn || n.faults > st.FaultsRead+st.FaultsWrite) {
+			t.Errorf("node %d traced %+v, statistics %+v", i, *n, st)
+		}
 	}
 }
 
