@@ -1,9 +1,13 @@
 package tests
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,6 +58,29 @@ func askJSON[T any](t *testing.T, p *place, args ...string) (values []T) {
 	return values
 }
 
+// fetch gets what is at http://addr/path on the client's host.
+func (p *place) fetch(t *testing.T, addr, path string) string {
+	t.Helper()
+	dial := func(context.Context, string, string) (c net.Conn, err error) {
+		// A socket belongs to the host whose thread makes it.
+		if e := p.client.Do(func() error { c, err = net.Dial("tcp", addr); return err }); e != nil {
+			return nil, e
+		}
+		return c, nil
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + addr + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v: %s", resp.Status, err, text)
+	}
+	return string(text)
+}
+
 // sharedPage is the page that a Pair's vCPUs share.
 const sharedPage = 0x70000
 
@@ -64,7 +91,8 @@ func TestStatusAndTop(t *testing.T) {
 	p := newPlace(t)
 	sockets := ownSockets(t)
 	l := p.lend(t, "--cpus", "2", "--memory", "128M", "--name", "lender")
-	c := p.run(t, "--kernel", pair(t), "--memory", "64M", p.borrow("cpus=1,memory=64M,distance=40"), "--name", "guest")
+	c := p.run(t, "--kernel", pair(t), "--memory", "64M", p.borrow("cpus=1,memory=64M,distance=40"), "--name", "guest",
+		"--metrics", "127.0.0.1:9700")
 	await(t, c.Stdout, shortly, bare.PairAlive)
 	for _, name := range []string{"guest", "lender"} {
 		st, err := os.Stat(filepath.Join(sockets, name+".sock"))
@@ -142,6 +170,16 @@ func TestStatusAndTop(t *testing.T) {
 	}
 	complaint(t, p.ask(t, 1, "top", "nobody"), "nobody", "does not run")
 	complaint(t, p.ask(t, 2, "status", "../x"), "no name")
+
+	metrics := p.fetch(t, "127.0.0.1:9700", "/metrics")
+	for _, node := range []string{"0", "1"} {
+		for _, want := range []string{`coalesce_pages_in_total\{client=".+",node="` + node + `"\} [1-9]`,
+			`coalesce_page_fetch_seconds_count\{client=".+",node="` + node + `"\} [1-9]`} {
+			if !regexp.MustCompile(want).MatchString(metrics) {
+				t.Errorf("no %s in the metrics:\n%s", want, metrics)
+			}
+		}
+	}
 
 	watching, err := p.client.Start(lab.Command{Name: "top", Path: files.Program, Args: []string{"top", "guest"}})
 	if err != nil {

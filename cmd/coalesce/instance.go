@@ -11,11 +11,47 @@ import (
 
 	"coalesce/vmm"
 	"coalesce/vmm/control"
+	"coalesce/vmm/metrics"
 )
 
-// nameFlag adds the flag that names an instance for status and top.
-func nameFlag(f *pflag.FlagSet, name *string, role string) {
-	f.StringVar(name, "name", "", fmt.Sprintf("name for 'coalesce status' and 'top' (%s-PID)", role))
+// watchFlags are those of how an instance can be looked at.
+type watchFlags struct {
+	role    string // "run" or "lend"
+	name    string
+	metrics string
+}
+
+func (fl *watchFlags) add(f *pflag.FlagSet, role string) {
+	fl.role = role
+	f.StringVar(&fl.name, "name", "", fmt.Sprintf("name for 'coalesce status' and 'top' (%s-PID)", role))
+	f.StringVar(&fl.metrics, "metrics", "", "offer metrics to Prometheus at http://ADDR:PORT/metrics, to all who can reach it")
+}
+
+// serve lets others look at the instance until stop is called.
+func (fl *watchFlags) serve(g *global, w vmm.Watched) (stop func(), err error) {
+	var offer *metrics.Server
+	if fl.metrics != "" {
+		if offer, err = metrics.Serve(fl.metrics, w); err != nil {
+			return nil, fmt.Errorf("--metrics: %w", err)
+		}
+		g.log.Info().Str("url", "http://"+offer.Addr()+"/metrics").Msg("metrics")
+	}
+	stopControl, err := g.serveControl(fl.name, fl.role, w)
+	if err != nil {
+		if offer != nil {
+			err = errors.Join(err, offer.Close())
+		}
+		return nil, err
+	}
+	return func() {
+		stopControl()
+		if offer == nil {
+			return
+		}
+		if err := offer.Close(); err != nil {
+			g.log.Warn().Err(err).Msg("metrics")
+		}
+	}, nil
 }
 
 // serveControl makes the instance's control socket. Without one, which is logged,

@@ -13,9 +13,10 @@ import (
 
 func newLend(g *global) *cobra.Command {
 	var cpus int
-	var memory, guestMemory, listen, name string
+	var memory, guestMemory, listen string
 	var patience time.Duration
 	var drift int64
+	var watch watchFlags
 	cmd := &cobra.Command{
 		Use:   "lend [flags]",
 		Short: "Lend this host's CPUs and memory to clients",
@@ -46,7 +47,7 @@ Ctrl-C ends it, and the sessions with it.`,
 			if err != nil {
 				return err
 			}
-			stop, err := g.serveControl(name, "lend", l)
+			stop, err := watch.serve(g, l)
 			if err != nil {
 				return errors.Join(err, l.Close())
 			}
@@ -64,7 +65,7 @@ Ctrl-C ends it, and the sessions with it.`,
 	hide(f, "patience")
 	f.Int64Var(&drift, "drift", 0, "have this host's clock look so many parts per million faster than it is")
 	hide(f, "drift")
-	nameFlag(f, &name, "lend")
+	watch.add(f, "lend")
 	g.shadowFlag(f)
 	return cmd
 }

@@ -23,8 +23,8 @@ type runFlags struct {
 	noReboot, json          bool
 	mark                    string
 	hold                    time.Duration
-	name                    string
 	trace                   string
+	watch                   watchFlags
 }
 
 func newRun(g *global) *cobra.Command {
@@ -57,7 +57,7 @@ everything else.`,
 	f.BoolVar(&fl.json, "json", false, "print the closing report as JSON, on standard error")
 	f.StringVar(&fl.mark, "mark", "", "report when this text appears on the console")
 	f.DurationVar(&fl.hold, "hold", 0, "minimum time a page stays where it was fetched (0: as transfers turn out)")
-	nameFlag(f, &fl.name, "run")
+	fl.watch.add(f, "run")
 	f.StringVar(&fl.trace, "trace", "", "write what happens between the hosts to this file, for ui.perfetto.dev")
 	g.shadowFlag(f)
 	return cmd
@@ -114,7 +114,7 @@ func (fl *runFlags) run(cmd *cobra.Command, g *global) error {
 	cfg.Console = os.Stdout
 	cfg.Input, cfg.Messages = os.Stdin, os.Stderr
 	cfg.Guest = vmm.NewGuest(cfg.Host)
-	stop, err := g.serveControl(fl.name, "run", cfg.Guest)
+	stop, err := fl.watch.serve(g, cfg.Guest)
 	if err != nil {
 		return err
 	}
