@@ -167,7 +167,7 @@ func (g *Guest) Statistics(ctx context.Context, pages int) (*Statistics, error) 
 		asking.Go(func() {
 			n, err := l.statistics(ctx, c.cfg.Host, pages*hotPerPage)
 			if err != nil {
-				n = NodeStatistics{NodeReport: NodeReport{Node: l.node}, Missing: err.Error()}
+				n = NodeStatistics{NodeReport: NodeReport{Node: l.node}, Missing: link.Printable(err.Error(), maxReason)}
 			}
 			nodes[i+1] = n
 		})

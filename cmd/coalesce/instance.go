@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -114,6 +116,16 @@ func newClient(name string) (*control.Client, error) {
 		return nil, usageError{err}
 	}
 	return c, nil
+}
+
+// answerTimeout bounds the wait for an instance, which may be stopped.
+const answerTimeout = 10 * time.Second
+
+// get is Client.Get with a limit.
+func get(ctx context.Context, c *control.Client, path string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return c.Get(ctx, path, v)
 }
 
 // atMostOne rejects more than one argument as a usage error.

@@ -35,7 +35,7 @@ of run and lend gives, else run-PID and lend-PID.`,
 					return err
 				}
 				var s vmm.Status
-				err = c.Get(cmd.Context(), "/v1/status", &s)
+				err = get(cmd.Context(), c, "/v1/status", &s)
 				c.Close()
 				switch {
 				case err == nil:

@@ -117,7 +117,7 @@ func (fl *topFlags) symbols(ctx context.Context, c *control.Client) (*top.Symbol
 		}
 	} else {
 		var s vmm.Status
-		if err := c.Get(ctx, "/v1/status", &s); err != nil {
+		if err := get(ctx, c, "/v1/status", &s); err != nil {
 			return nil, err
 		}
 		if s.Guest == nil {
@@ -140,7 +140,7 @@ func (fl *topFlags) watch(ctx context.Context, c *control.Client, symbols *top.S
 	var before *vmm.Statistics
 	for n := 1; ; n++ {
 		now := new(vmm.Statistics)
-		err := c.Get(ctx, path, now)
+		err := get(ctx, c, path, now)
 		var refused *control.Error
 		switch {
 		case notThere(err) && n > 1:

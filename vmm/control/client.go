@@ -127,6 +127,8 @@ func (c *Client) broken(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("ask %s: it does not answer: %w", c.name, context.DeadlineExceeded)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("ask %s: another user runs it: %w", c.name, os.ErrPermission)
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF),

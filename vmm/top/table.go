@@ -21,6 +21,9 @@ func (s *Sample) WriteTable(w io.Writer) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
+		if len(s.Guests) > 1 {
+			fmt.Fprintf(w, "guest of %s\n", g.Client)
+		}
 		if err := g.writeNodes(w); err != nil {
 			return err
 		}
