@@ -26,7 +26,6 @@ func (h *still) GPA(page uint32) uint64 { return uint64(page) * dsm.PageSize }
 func (h *still) Alias(page uint32, n int) []byte {
 	return h.memory[page*dsm.PageSize:][:n*dsm.PageSize]
 }
-func (h *still) GPA(page uint32) uint64                        { return uint64(page) * dsm.PageSize }
 func (h *still) PopulateAlias(uint32, int) error               { return nil }
 func (h *still) Register(uint32, int) error                    { return nil }
 func (h *still) Continue(_ uint32, n int, _ bool) (int, error) { return n, nil }
