@@ -152,10 +152,10 @@ func (e *Engine) perform(r *region, s *scratch, en *entry, page uint32, a Action
 		}
 		en.habit.installed(a.Writable)
 		e.stats.pagesIn.Add(1)
-		if en.ahead.mark {
-			return nil // nobody waits for it, and the first who needs it is to fault
+		var err error
+		if !en.ahead.mark { // nobody waits for a mark, and the first who needs it is to fault
+			err = e.mapPage(page, a.Writable)
 		}
-		err := e.mapPage(page, a.Writable)
 		if e.cfg.Tracer != nil {
 			e.cfg.Tracer.PageReceived(from, c.number, e.host.GPA(page), len(c.body), a.Writable, c.came)
 		}
