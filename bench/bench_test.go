@@ -11,6 +11,7 @@ import (
 
 	"coalesce/dsm/uffd"
 	"coalesce/vcpu/kvm"
+	"coalesce/vmm"
 )
 
 // farArgument makes the test binary a far node.
@@ -93,5 +94,37 @@ func TestRatio(t *testing.T) {
 		if got := ratioOf(tc.rounds, tc.target).String(); got != tc.want {
 			t.Errorf("%v: %s, want %s", tc.rounds, got, tc.want)
 		}
+	}
+}
+
+// TestMemory measures everything once in little memory: the guest must have got
+// its huge pages, and its reads take about what they do in a plain one.
+func TestMemory(t *testing.T) {
+	host, err := vmm.OpenHost("/dev/kvm", "test")
+	if errors.Is(err, kvm.ErrNotSupported) {
+		t.Skipf("not here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	host.AllowShadowPaging = true
+	var out bytes.Buffer
+	o := Options{Device: "/dev/kvm", Rounds: 1, JSON: true, Out: &out, Progress: func(int, int, string) {}, readBits: 25}
+	if err := Memory(context.Background(), o, host); err != nil {
+		t.Fatal(err)
+	}
+	var got MemoryTable
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range got.Lines {
+		if l.HugeMiB < 32 || l.Floor <= 0 || l.Ratio.Median > 3 {
+			t.Errorf("%+v", l)
+		}
+		t.Logf("%s: %.1f ns, plain guest %.1f ns, %d MiB in huge pages", l.Name, l.Product, l.Floor, l.HugeMiB)
+	}
+	if len(got.Lines) == 0 {
+		t.Error("nothing was measured")
 	}
 }

@@ -18,6 +18,8 @@ type Options struct {
 	Progress func(round, rounds int, what string)
 	// FarArgs make this program call Far, with its role behind them.
 	FarArgs []string
+
+	readBits uint8 // of Memory, for tests; 0: the constant
 }
 
 // DSM measures the memory protocol and prints a table. It pins this process,

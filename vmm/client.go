@@ -47,8 +47,10 @@ type RunConfig struct {
 	Trace string
 	// Guest, if not nil, shows the guest to others while it runs.
 	Guest *Guest
-	Host  *Host
-	Log   zerolog.Logger
+	// Running, if not nil, is called once the guest runs. It may not block.
+	Running func(*RunningGuest)
+	Host    *Host
+	Log     zerolog.Logger
 }
 
 // maxHold is the longest minimum hold that nodes accept.
@@ -100,7 +102,8 @@ type client struct {
 	devices *devices
 	entry   *boot.Entry
 	cpuid   *vcpu.CPUIDSet
-	offset  int64 // guest TSC minus this host's
+	offset  int64      // guest TSC minus this host's
+	huge    *hugePages // nil while the guest spans hosts
 }
 
 // Run boots the guest and runs it to its end: power-off, reset, panic, the
@@ -164,6 +167,11 @@ func (c *client) prepare(ctx context.Context) error {
 		spans: len(c.lenders) > 0, trace: c.cfg.Trace != "", mem: mem, log: c.cfg.Log})
 	if err != nil {
 		return err
+	}
+	if len(c.lenders) == 0 {
+		if c.huge, err = startHugePages(mem); err != nil {
+			return err
+		}
 	}
 	if c.devices, err = newDevices(c.node, c.cfg.Console, c.cfg.Mark); err != nil {
 		return err
@@ -274,6 +282,9 @@ func (c *client) run(ctx context.Context) (*Result, error) {
 	if err := c.node.vm.Resume(ctx); err != nil {
 		return nil, err
 	}
+	if c.cfg.Running != nil {
+		c.cfg.Running(&RunningGuest{c})
+	}
 	clocks := newFollower(c)
 	if len(c.lenders) > 0 {
 		defer clocks.start(ctx)()
@@ -372,6 +383,9 @@ func (c *client) close() error {
 	}
 	stopping.Wait()
 	errs = append(errs, ends...)
+	if c.huge != nil {
+		errs = append(errs, c.huge.stop())
+	}
 	if c.node != nil {
 		errs = append(errs, c.node.close())
 	}

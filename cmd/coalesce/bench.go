@@ -16,7 +16,7 @@ func newBench(g *global) *cobra.Command {
 		Short: "Measure coalesce on this host",
 		Args:  noArgs,
 	}
-	cmd.AddCommand(newBenchDSM(g), newBenchFar())
+	cmd.AddCommand(newBenchDSM(g), newBenchMemory(g), newBenchFar())
 	return cmd
 }
 
@@ -48,6 +48,37 @@ right to make network namespaces, and the kernel's tbf; without, they are left o
 	}
 	cmd.Flags().IntVarP(&o.Rounds, "rounds", "n", 9, "how often to measure each line")
 	cmd.Flags().BoolVar(&o.JSON, "json", false, "print the table as JSON")
+	return cmd
+}
+
+func newBenchMemory(g *global) *cobra.Command {
+	var o bench.Options
+	cmd := &cobra.Command{
+		Use:   "memory [flags]",
+		Short: "Measure what a guest pays for lenders it does not have",
+		Long: `Memory prints how long a guest takes to read at random in memory, beside a plain
+KVM guest: one vCPU, private memory in 2 MiB pages, and nothing else. Both take
+turns on this host's last CPU; the ratio is the median of the rounds', with the
+least and the greatest.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Rounds < 1 {
+				return usageError{fmt.Errorf("--rounds %d: measure at least once", o.Rounds)}
+			}
+			host, err := g.host()
+			if err != nil {
+				return err
+			}
+			defer host.Close()
+			o.Device, o.Out, o.Progress = g.device, os.Stdout, progress(os.Stderr)
+			err = bench.Memory(cmd.Context(), o, host)
+			o.Progress(0, 0, "")
+			return err
+		},
+	}
+	cmd.Flags().IntVarP(&o.Rounds, "rounds", "n", 9, "how often to measure each line")
+	cmd.Flags().BoolVar(&o.JSON, "json", false, "print the table as JSON")
+	g.shadowFlag(cmd.Flags())
 	return cmd
 }
 

@@ -205,6 +205,23 @@ func (m *Memory) Collapse(page uint32, n int) error {
 	return nil
 }
 
+// InUse returns how many of n pages from page on the memfd holds; the others are
+// holes.
+func (m *Memory) InUse(page uint32, n int) (int, error) {
+	if !m.in(page, n) {
+		return 0, ErrRange
+	}
+	resident := make([]byte, n)
+	if e := mincore(m.aliasAddr()+uintptr(page)<<pageShift, resident); e != 0 {
+		return 0, fmt.Errorf("guest memory %q: mincore: %w", m.name, e)
+	}
+	used := 0
+	for _, r := range resident {
+		used += int(r & 1)
+	}
+	return used, nil
+}
+
 // Pages returns the number of pages in all windows. Page indices are 0..Pages()-1.
 func (m *Memory) Pages() int { return int(m.size >> pageShift) }
 

@@ -182,3 +182,22 @@ func TestMemoryLeavesNothing(t *testing.T) {
 		t.Errorf("%d files open, %d before", n, files)
 	}
 }
+
+func TestInUse(t *testing.T) {
+	m := threeWindows(t)
+	if _, err := m.WriteAt([]byte{1}, 1<<32+page); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		page uint32
+		n    int
+		want int
+	}{{0, 6, 1}, {3, 1, 1}, {0, 3, 0}, {4, 2, 0}} {
+		if n, err := m.InUse(tc.page, tc.n); err != nil || n != tc.want {
+			t.Errorf("%d pages in use of %d from %d (%v), want %d", n, tc.n, tc.page, err, tc.want)
+		}
+	}
+	if _, err := m.InUse(5, 2); !errors.Is(err, uffd.ErrRange) {
+		t.Errorf("beyond the end: %v", err)
+	}
+}

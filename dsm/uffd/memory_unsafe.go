@@ -62,3 +62,10 @@ func mlockOnFault(addr, length uintptr) unix.Errno {
 	_, _, e := unix.Syscall(unix.SYS_MLOCK2, addr, length, unix.MLOCK_ONFAULT)
 	return e
 }
+
+// mincore is mincore(2): it fills in a byte for each page from addr on, whose
+// lowest bit tells whether the page is in memory.
+func mincore(addr uintptr, pages []byte) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_MINCORE, addr, uintptr(len(pages))<<pageShift, uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+	return e
+}

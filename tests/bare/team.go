@@ -384,5 +384,5 @@ func (t *Team) End() ([]byte, error) {
 	if t.err != nil {
 		return nil, t.err
 	}
-	return elfFile(t.image, tablesBase, t.Address(t.entry), elf.PF_R|elf.PF_W|elf.PF_X)
+	return micro.ELF(t.image, tablesBase, t.Address(t.entry), elf.PF_R|elf.PF_W|elf.PF_X)
 }
