@@ -16,9 +16,17 @@ GUEST_PKGS := $(call existing,./vcpu ./dsm/uffd/...)
 # Tests of micro guests, on the emulated Intel host.
 INTEL_PKGS := $(call existing,./vcpu)
 # Tests of the whole: they run only where guests run.
-SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab labtest product) ./tests)
+SYSTEM_PKGS := $(call existing,$(patsubst %,./tests/%/...,bare bench demo lab labtest product))
+# Tests of the program as its users run it. Those whose guests are bare kernels run on any KVM, so here if there is one;
+# these names are of those that need more: Linux, TSC offsets, netem, or page walks by the processor.
+PROGRAM_PKGS := ./tests
+HARDWARE_TESTS := Linux|Clocks|FixedTSC|Span|TwoLenders|SlowCable|PaysNothing|Trace
 # Tests of memory by micro guests in ring 3: they run at full speed on any KVM, so here if there is one.
 MEMORY_PKGS := $(call existing,./tests/coherence/...)
+
+# Whether there is a KVM here, and whether guests run elsewhere all the same.
+HERE = $(shell [[ -w /dev/kvm ]] && echo here)
+TWICE = $(if $(HERE),$(shell scripts/where | grep ^testbed:))
 
 # What whole-system tests, the demo and the benchmark find in the project's folder.
 NEEDS := build/coalesce build/guest-tiny.cpio build/kernel/vmlinuz
@@ -67,9 +75,11 @@ lint: setup ## gofmt, go vet, staticcheck
 .PHONY: test
 test: setup lint build ## all tests but those on the emulated Intel host
 	go test -race $(RACE_PKGS)
-	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS) $(MEMORY_PKGS)))
-	$(if $(shell [[ -w /dev/kvm ]] && echo here),go test -v -count=1 -timeout 900s,scripts/there test --timeout 900 $(needs)) $(MEMORY_PKGS)
-	scripts/there test --timeout 1300 $(needs) --need build/guest.cpio $(GUEST_PKGS) $(SYSTEM_PKGS)
+	go test $$(go list ./... | grep -vxF -f <(go list $(RACE_PKGS) $(SYSTEM_PKGS) $(PROGRAM_PKGS) $(MEMORY_PKGS)))
+	$(if $(HERE),go test -v -count=1 -timeout 900s,scripts/there test --timeout 900 $(needs)) $(MEMORY_PKGS)
+	$(if $(TWICE),go test -count=1 -timeout 600s $(PROGRAM_PKGS))
+	scripts/there test --timeout 900 $(needs) $(GUEST_PKGS) $(SYSTEM_PKGS)
+	scripts/there test --timeout 1300 $(needs) --need build/guest.cpio $(PROGRAM_PKGS) $(if $(TWICE),-- -test.run '$(HARDWARE_TESTS)')
 
 .PHONY: test-intel
 test-intel: build ## micro guests and Linux on the emulated Intel host; minutes

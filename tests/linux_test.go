@@ -60,11 +60,28 @@ func powersOff(t *testing.T, c *lab.Process) lab.Exit {
 func TestLinux(t *testing.T) {
 	needLinux(t)
 	p := newPlace(t)
+	// What the README's first guest shows its user: a shell that does what is typed.
 	t.Run("1 vCPU", func(t *testing.T) {
-		c := p.linux(t, "coalesce.run=poweroff", "--json", "--mark", guestUp)
+		keys, user, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer keys.Close()
+		defer user.Close()
+		c, err := files.Run(p.client, lab.Command{Stdin: keys}, "--kernel", files.Kernel, "--initrd", files.Shell, "--append", "quiet",
+			"--json", "--mark", guestUp)
+		if err != nil {
+			t.Fatal(err)
+		}
 		await(t, c.Stdout, booting, guestUp)
 		checkLocal(t, c)
+		if _, err := user.WriteString("echo typed $((6*7)) words | cat\nexit\n"); err != nil {
+			t.Fatal(err)
+		}
 		powersOff(t, c)
+		if !strings.Contains(c.Stdout.String(), "typed 42 words") {
+			t.Errorf("the console shows:\n%s", c.Stdout.Tail(20))
+		}
 		r, err := product.Report(c)
 		if err != nil {
 			t.Fatal(err)
@@ -83,30 +100,6 @@ func TestLinux(t *testing.T) {
 		}
 		saw(t, "%d coherence tests passed, %v", len(results), e)
 	})
-}
-
-// TestLinuxShell: what the README's first guest shows its user: a shell that does what is typed.
-func TestLinuxShell(t *testing.T) {
-	needLinux(t)
-	p := newPlace(t)
-	keys, user, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer keys.Close()
-	defer user.Close()
-	c, err := files.Run(p.client, lab.Command{Stdin: keys}, "--kernel", files.Kernel, "--initrd", files.Shell, "--append", "quiet")
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, c.Stdout, booting, guestUp)
-	if _, err := user.WriteString("echo typed $((6*7)) words | cat\nexit\n"); err != nil {
-		t.Fatal(err)
-	}
-	powersOff(t, c)
-	if !strings.Contains(c.Stdout.String(), "typed 42 words") {
-		t.Errorf("the console shows:\n%s", c.Stdout.Tail(20))
-	}
 }
 
 // TestLinuxEnds: a restart and a panic of the guest's kernel are seen.

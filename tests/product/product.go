@@ -61,7 +61,7 @@ func find() (Files, error) {
 
 // Check says which of the files is missing and what makes it.
 func (f Files) Check() error {
-	for file, maker := range map[string]string{f.Program: "make build", f.Kernel: "scripts/kernel", f.Initrd: "make build", f.Shell: "make build"} {
+	for file, maker := range map[string]string{f.Program: "make build", f.Kernel: "scripts/kernel", f.Initrd: "make build"} {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("%w: run %s", err, maker)
 		}
