@@ -2,6 +2,7 @@ package top
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -62,15 +63,7 @@ func ReadSymbols(r io.Reader, base uint64) (*Symbols, error) {
 	for i := range s.sorted {
 		s.sorted[i].gpa += base - text
 	}
-	slices.SortStableFunc(s.sorted, func(a, b symbol) int {
-		switch {
-		case a.gpa < b.gpa:
-			return -1
-		case a.gpa > b.gpa:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(s.sorted, func(a, b symbol) int { return cmp.Compare(a.gpa, b.gpa) })
 	return s, nil
 }
 
@@ -80,12 +73,7 @@ func (s *Symbols) In(gpa uint64) []string {
 	if s == nil || len(s.sorted) == 0 {
 		return nil
 	}
-	i, _ := slices.BinarySearchFunc(s.sorted, gpa, func(x symbol, gpa uint64) int {
-		if x.gpa < gpa {
-			return -1
-		}
-		return 1
-	})
+	i, _ := slices.BinarySearchFunc(s.sorted, gpa, func(x symbol, gpa uint64) int { return cmp.Compare(x.gpa, gpa) })
 	// i is the first symbol at gpa or above it. The last ones end where the kernel
 	// does, or nobody knows where.
 	var names []string
