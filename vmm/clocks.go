@@ -30,11 +30,11 @@ const (
 	silence = 3 * time.Second
 )
 
-// clock is the payload of ctlClock: the offset to set or, in the answer, the one
-// there is.
-type clock struct {
-	TSCOffset int64 `json:"tsc_offset"`
-	Set       bool  `json:"set,omitempty"` // in an answer: it was set
+// clockAnswer is a lender's answer to ctlClock: the offset there is.
+type clockAnswer struct {
+	Seq       uint64 `json:"seq"`
+	TSCOffset int64  `json:"tsc_offset"`
+	Set       bool   `json:"set,omitempty"` // as was asked
 }
 
 // setClock sets this node's guest clock forward, for all vCPUs between two of
@@ -93,6 +93,7 @@ func steps(readings []reading, slack int64) []int64 {
 type follower struct {
 	c     *client
 	quiet []time.Time // since when each lender has been silent; zero: it is not
+	bound []uint64    // how wrong the last setting of its clock may be, in cycles
 	// stepped is what was done, for the report. Guarded by mu.
 	mu      sync.Mutex
 	stepped []ClockSteps // by node
@@ -106,7 +107,11 @@ type ClockSteps struct {
 }
 
 func newFollower(c *client) *follower {
-	return &follower{c: c, quiet: make([]time.Time, len(c.lenders)), stepped: make([]ClockSteps, len(c.lenders)+1)}
+	f := &follower{c: c, quiet: make([]time.Time, len(c.lenders)), stepped: make([]ClockSteps, len(c.lenders)+1)}
+	for _, l := range c.lenders {
+		f.bound = append(f.bound, l.tscSync.ErrBound())
+	}
+	return f
 }
 
 // start runs it until stop is called, which waits for its end.
@@ -157,7 +162,10 @@ func (f *follower) round(ctx context.Context) error {
 		if i == 0 {
 			set, err = f.c.node.setClock(ctx, f.c.node.clock.offset.Load()+step)
 		} else {
-			set, err = f.c.lenders[i-1].setClock(ctx, step)
+			l := f.c.lenders[i-1]
+			if set, err = l.setClock(ctx, step); set {
+				f.bound[i-1] = l.control.QuickestOf(clockPings).ErrBound()
+			}
 		}
 		if err != nil {
 			return err
@@ -198,8 +206,7 @@ func (f *follower) read(ctx context.Context, i int, l *lender) reading {
 	s := l.control.QuickestOf(clockPings)
 	return reading{
 		ahead: s.Offset() + l.offset - f.c.node.clock.offset.Load(),
-		// The last setting may have been wrong, too.
-		bound: s.ErrBound() + l.tscSync.ErrBound(),
+		bound: s.ErrBound() + f.bound[i],
 		known: true,
 	}
 }
@@ -211,36 +218,36 @@ func (f *follower) report(r *NodeReport) {
 	r.Clock = f.stepped[r.Node]
 }
 
-// setClock asks the lender to set its guest clock forward by so many cycles.
-func (l *lender) setClock(ctx context.Context, step int64) (bool, error) {
-	if err := sendControl(l.control, ctlClock, clock{TSCOffset: l.offset + step}); err != nil {
-		return false, nil // its end is told by who reads it
-	}
-	select {
-	case a := <-l.clocks:
-		l.offset = a.TSCOffset
-		if a.Set {
-			l.tscSync = l.control.QuickestOf(clockPings)
-		}
-		return a.Set, nil
-	case <-l.watched:
-		return false, nil
-	case <-ctx.Done():
+// setClock asks the lender to set its guest clock forward by so many cycles. An
+// answer that makes no sense is an error; who reads the link tells of its end.
+func (l *lender) setClock(ctx context.Context, step int64) (set bool, err error) {
+	var a clockAnswer
+	err = l.ask(ctx, ctlClock, question{TSCOffset: l.offset + step}, func(b []byte) (uint64, error) {
+		a = clockAnswer{}
+		err := decodeControl(b, &a)
+		return a.Seq, err
+	})
+	switch {
+	case errors.Is(err, errMalformedControl):
+		return false, l.lost(err)
+	case err != nil:
 		return false, nil
 	}
+	l.offset = a.TSCOffset
+	return a.Set, nil
 }
 
 // followClock is the lender's side.
 func (s *lending) followClock(ctx context.Context, payload []byte) error {
-	var want clock
-	if err := decodeControl(payload, &want); err != nil {
+	var q question
+	if err := decodeControl(payload, &q); err != nil {
 		return err
 	}
-	set, err := s.node.setClock(ctx, want.TSCOffset)
+	set, err := s.node.setClock(ctx, q.TSCOffset)
 	if err != nil {
 		return err
 	}
-	return sendControl(s.control, ctlClock, clock{TSCOffset: s.node.clock.offset.Load(), Set: set})
+	return sendControl(s.control, ctlClock, clockAnswer{Seq: q.Seq, TSCOffset: s.node.clock.offset.Load(), Set: set})
 }
 
 // drifting returns a host's clock that runs faster by some parts per million than

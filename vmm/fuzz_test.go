@@ -63,7 +63,7 @@ func FuzzDecodeControl(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		for _, v := range []any{new(ask), new(offer), new(setup), new(failed), new(NodeReport), new(question), new(statisticsAnswer), new(traceAnswer)} {
+		for _, v := range []any{new(ask), new(offer), new(setup), new(failed), new(NodeReport), new(question), new(statisticsAnswer), new(traceAnswer), new(clockAnswer)} {
 			// The end of a message is not the end of its connection.
 			if err := decodeControl(in, v); err != nil && (!errors.Is(err, errMalformedControl) || link.Lost(err)) {
 				t.Fatalf("%T: %v", v, err)

@@ -119,7 +119,6 @@ type lender struct {
 	cpuid   *vcpu.CPUIDSet
 	tscSync link.Sample // what the lender's TSC offset was taken from
 	offset  int64       // guest TSC minus the lender's
-	clocks  chan clock  // its answers
 	silent  atomic.Bool // it has not answered for some time
 }
 
@@ -138,7 +137,7 @@ func (c *client) greetLenders(ctx context.Context) error {
 		return fmt.Errorf("make a session id: %w", err)
 	}
 	for i, spec := range c.cfg.Lenders {
-		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), clocks: make(chan clock, 1), heard: make(chan struct{}),
+		l := &lender{spec: spec, node: link.NodeID(i + 1), session: session, reports: make(chan NodeReport, 1), heard: make(chan struct{}),
 			answers: make(chan frame, maxAnswers), asking: make(chan struct{}, 1)}
 		if err := l.greet(ctx, host); err != nil {
 			return err
@@ -185,6 +184,12 @@ const greetPings = 16
 // cycles converts TSC cycles to time.
 func (l *lender) cycles(h *Host, n uint64) time.Duration {
 	return time.Duration(float64(n) / float64(h.TSCKHz) * 1e6)
+}
+
+// measured returns the link's smallest round trip, and how wrong the lender's TSC
+// offset may be, in cycles.
+func (l *lender) measured(h *Host) (rtt time.Duration, tscError uint64) {
+	return l.cycles(h, l.control.RTT().Min), l.tscSync.ErrBound()
 }
 
 // greet opens the control connection.
@@ -317,17 +322,7 @@ func (l *lender) watch(n *node) {
 			case l.reports <- r:
 			default: // one nobody asked for
 			}
-		case f.kind == ctlClock:
-			var is clock
-			if err = decodeControl(f.payload, &is); err != nil {
-				err = l.lost(err)
-				break
-			}
-			select {
-			case l.clocks <- is:
-			default: // one nobody asked for
-			}
-		case f.kind == ctlStatistics || f.kind == ctlTrace:
+		case f.kind == ctlClock || f.kind == ctlStatistics || f.kind == ctlTrace:
 			select {
 			case l.answers <- f:
 			default: // more than anybody can have asked for
@@ -392,7 +387,7 @@ func (l *lender) report(ctx context.Context, host *Host) (NodeReport, error) {
 	defer cancel()
 	select {
 	case r := <-l.reports:
-		r.RTT, r.TSCError = l.cycles(host, l.control.RTT().Min), l.tscSync.ErrBound()
+		r.RTT, r.TSCError = l.measured(host)
 		return r, nil
 	case <-l.watched:
 		return NodeReport{}, l.wrap("ask for its report", errors.New("the session broke"))

@@ -21,7 +21,7 @@ const (
 	ctlReport                // client → lender: asks; lender → client: NodeReport
 	ctlStop                  // client → lender: the session ends; lender → client: it knows
 	ctlFailed                // either way: failed
-	ctlClock                 // client → lender: set the guest's clock forward; lender → client: what it is
+	ctlClock                 // client → lender: question, which sets the guest's clock forward; lender → client: clockAnswer
 	ctlStatistics            // client → lender: question; lender → client: statisticsAnswer
 	ctlTrace                 // client → lender: question, which ends the recording; lender → client: traceAnswer
 )

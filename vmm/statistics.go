@@ -149,6 +149,8 @@ func hottest(nodes []NodeStatistics, n int, where func(gpa uint64) string) []Pag
 type question struct {
 	Seq uint64 `json:"seq"`
 	Hot int    `json:"hot,omitempty"` // ctlStatistics: how many pages to name
+	// ctlClock: what is to be added to the lender's TSC to get the guest's.
+	TSCOffset int64 `json:"tsc_offset,omitempty"`
 	// ctlTrace: which ring's events, after skipping some.
 	Ring int    `json:"ring,omitempty"`
 	Skip uint64 `json:"skip,omitempty"`

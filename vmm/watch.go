@@ -136,8 +136,8 @@ func (c *client) nodes() []NodeStatus {
 		}
 		if i > 0 {
 			l := c.lenders[i-1]
-			n.Address, n.TSCError = l.spec.Address, l.tscSync.ErrBound()
-			n.RTT = l.cycles(c.cfg.Host, l.control.RTT().Min)
+			n.Address = l.spec.Address
+			n.RTT, n.TSCError = l.measured(c.cfg.Host)
 		}
 		nodes = append(nodes, n)
 	}
@@ -226,7 +226,7 @@ func (l *lender) statistics(ctx context.Context, host *Host, hot int) (NodeStati
 		}
 		return a.Seq, a.check(l.node)
 	})
-	a.Node.RTT, a.Node.TSCError = l.cycles(host, l.control.RTT().Min), l.tscSync.ErrBound()
+	a.Node.RTT, a.Node.TSCError = l.measured(host)
 	return a.Node, err
 }
 
